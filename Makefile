@@ -1,0 +1,41 @@
+# In tests one thread per library call: test processes share the cores. Training is left alone.
+test test-all: export OMP_NUM_THREADS = 1
+test test-all: export OPENBLAS_NUM_THREADS = 1
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: setup demo test test-all bench clean
+
+setup: $(STAMP)
+
+# Torch comes first and alone, so that the build chosen for this machine is the one that stays.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/mppi-agent compare Pendulum-v1 --minutes 1 --out runs/demo
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m ""
+
+bench: $(STAMP)
+	$(BIN)/mppi-agent compare Pendulum-v1 --minutes 1 --out runs/bench/Pendulum-v1
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

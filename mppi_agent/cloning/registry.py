@@ -1,0 +1,52 @@
+"""Find the adapter that serves an env."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mppi_agent.cloning.classic_control import ClassicControlAdapter
+from mppi_agent.cloning.deepcopy import DeepcopyAdapter
+from mppi_agent.cloning.mujoco import MujocoAdapter
+from mppi_agent.cloning.user_protocol import UserProtocolAdapter
+from mppi_agent.interfaces import StateAdapter
+
+__all__ = ["adapter_for", "register_adapter"]
+
+# The one piece of module state in this package: what users registered, newest first. Workers do
+# not depend on it, they are sent the adapter along with the env.
+_registered: list[StateAdapter] = []
+
+
+def register_adapter(adapter: StateAdapter) -> None:
+    """Let `adapter` serve the envs that it matches, before any other adapter.
+
+    Args:
+        adapter: Must be picklable to be used with worker processes.
+
+    Raises:
+        TypeError: If a method of `StateAdapter` is missing.
+    """
+    missing = [m for m in ("matches", "copy_env", "capture", "apply") if not hasattr(adapter, m)]
+    if missing:
+        raise TypeError(
+            f"adapter {type(adapter).__name__} lacks {', '.join(missing)}; "
+            "it must have all methods of mppi_agent.interfaces.StateAdapter"
+        )
+    _registered.insert(0, adapter)
+
+
+def adapter_for(env: Any) -> StateAdapter:
+    """Return the adapter for an unwrapped env.
+
+    Order: registered, user protocol, MuJoCo, classic control, deepcopy.
+
+    Raises:
+        NotCloneableError: If no adapter serves the env.
+    """
+    built_in: tuple[StateAdapter, ...] = (
+        UserProtocolAdapter(),
+        MujocoAdapter(),
+        ClassicControlAdapter(),
+        DeepcopyAdapter(),
+    )
+    return next(adapter for adapter in (*_registered, *built_in) if adapter.matches(env))

@@ -1,0 +1,155 @@
+"""Rollout backends behind one protocol, and the choice between them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from mppi_agent.cloning import Cloneable, find_cloneable
+from mppi_agent.dynamics.env_step import EnvStepDynamics
+from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
+from mppi_agent.interfaces import Dynamics
+
+__all__ = [
+    "EnvStepDynamics",
+    "ProcessPoolDynamics",
+    "make_dynamics",
+    "mismatch",
+    "sub_env",
+]
+
+_AGREEMENT_STEPS = 20
+_AGREEMENT_TOLERANCE = 1e-9
+
+
+def make_dynamics(
+    env: Cloneable, *, num_workers: int | None = None, substeps: int | None = None
+) -> Dynamics:
+    """Return the fastest backend that agrees with `env.step`.
+
+    Args:
+        env: The env to simulate; only read.
+        num_workers: Threads or processes; None: one per core. Results do not depend on it.
+        substeps: Asks for the coarse MuJoCo model with that many substeps, see
+            `MujocoBatchDynamics`; None: the true model.
+
+    Returns:
+        The MuJoCo batch for known tasks, env-step workers otherwise. The caller closes it.
+
+    Raises:
+        ValueError: If `substeps` is given for an env without a vectorised task.
+    """
+    num_workers = num_workers or os.cpu_count() or 1
+    if _may_batch(env):
+        from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
+
+        batch = MujocoBatchDynamics(env, num_threads=num_workers)
+        difference = mismatch(batch, EnvStepDynamics(env))
+        if difference is None:
+            if substeps is None:
+                return batch
+            return MujocoBatchDynamics(env, num_threads=num_workers, substeps=substeps)
+        warnings.warn(
+            f"the vectorised task of {type(env.unwrapped).__name__} differs from env.step in "
+            f"{difference}; using the slower env-step workers",
+            stacklevel=2,
+        )
+    if substeps is not None:
+        raise ValueError(
+            f"substeps={substeps} needs a MuJoCo env with a vectorised task, and "
+            f"{type(env.unwrapped).__name__} is none; leave substeps out"
+        )
+    if num_workers > 1:
+        return ProcessPoolDynamics(env, num_workers=num_workers)
+    return EnvStepDynamics(env)
+
+
+def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
+    """Compare a backend with the oracle on a few random steps.
+
+    Args:
+        tested: The fast backend.
+        oracle: The slow one.
+        seed: Of start states and actions.
+
+    Returns:
+        None where observations, rewards and terminations agree; else the first quantity that
+        differs, by how much and at which step.
+    """
+    rng = np.random.default_rng(seed)
+    states = oracle.initial_states(2, rng)
+    space = oracle.action_space
+    assert isinstance(space, gym.spaces.Box)
+    shape = (len(states), 1, _AGREEMENT_STEPS, *space.shape)
+    actions = rng.uniform(space.low, space.high, size=shape).astype(space.dtype)
+    fast = tested.rollout(states, actions, keep_observations=True)
+    slow = oracle.rollout(states, actions, keep_observations=True)
+    if not np.array_equal(fast.lengths, slow.lengths):
+        return f"termination: {fast.lengths.ravel()} steps instead of {slow.lengths.ravel()}"
+    alive = np.arange(_AGREEMENT_STEPS) < slow.lengths[..., None]
+    for name in ("rewards", "observations"):
+        ours, theirs = getattr(fast, name), getattr(slow, name)
+        error = np.abs(
+            np.where(alive.reshape(alive.shape + (1,) * (ours.ndim - 3)), ours - theirs, 0)
+        )
+        step = int(np.argmax(error.reshape(2, _AGREEMENT_STEPS, -1).max(axis=(0, 2))))
+        if error.max() > _AGREEMENT_TOLERANCE * (1 + np.abs(theirs).max()):
+            return f"{name} by {error.max():.3g} at step {step}"
+    return None
+
+
+def sub_env(env: Any) -> Cloneable:
+    """Return the `Cloneable` in an env, or one like those of a `VecEnv`'s envs.
+
+    Args:
+        env: A Gymnasium env or an SB3 `VecEnv`.
+
+    Returns:
+        The `Cloneable` itself where it lives in this process. For envs in other processes, one
+        made anew from their `spec`.
+
+    Raises:
+        TypeError: If an env is not wrapped in `Cloneable`.
+        ValueError: If envs live in other processes and have no `spec`.
+    """
+    if not hasattr(env, "env_method"):
+        return find_cloneable(env)
+    inner = env.unwrapped
+    if hasattr(inner, "envs"):
+        cloneables = [find_cloneable(one) for one in inner.envs]
+        return cloneables[0]
+    try:
+        env.get_attr("num_resets")
+    except AttributeError as error:
+        raise TypeError(
+            "the envs of this VecEnv are not Cloneable; make them with "
+            "make_vec_env(env_id, n_envs, wrapper_class=Cloneable)"
+        ) from error
+    spec = env.get_attr("spec")[0]
+    if spec is None:
+        raise ValueError(
+            "the envs run in other processes and have no spec to make a simulation from; register "
+            "the env with gymnasium, use DummyVecEnv, or pass dynamics="
+        )
+    return find_cloneable(_made_again(spec))
+
+
+def _made_again(spec: Any) -> gym.Env:
+    made = gym.make(spec)
+    try:
+        find_cloneable(made)
+    except TypeError:
+        return Cloneable(made)
+    return made
+
+
+def _may_batch(env: Cloneable) -> bool:
+    if not hasattr(env.unwrapped, "model") or not env.is_transparent:
+        return False
+    from mppi_agent.dynamics.tasks import batch_task_of
+
+    return batch_task_of(env.unwrapped) is not None

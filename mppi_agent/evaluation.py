@@ -1,0 +1,235 @@
+"""Measure policies and experts on held-out reset seeds, the same ones for each of them.
+
+policy or expert --evaluate--> Evaluation (one return per seed)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+if TYPE_CHECKING:
+    from mppi_agent.expert import MPPIAgent
+
+__all__ = [
+    "CurvePoint",
+    "Evaluation",
+    "PolicyLike",
+    "evaluate_expert",
+    "evaluate_policy",
+    "held_out_seeds",
+]
+
+_ENVS_AT_ONCE = 25
+
+
+class PolicyLike(Protocol):
+    """Act as a Stable-Baselines3 model or policy does."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Return one action per observation, and the recurrent state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold what whole episodes from given reset seeds returned.
+
+    Attributes:
+        seeds: Reset seed of each episode.
+        returns: Undiscounted return of each episode, shape (episodes,).
+        lengths: Steps of each episode, shape (episodes,).
+        sim_steps: Env steps that planning simulated; 0 for a policy.
+        seconds: Wall-clock of the evaluation.
+        ess: Mean effective sample size of the plans; None for a policy.
+    """
+
+    seeds: tuple[int, ...]
+    returns: np.ndarray
+    lengths: np.ndarray
+    sim_steps: int = 0
+    seconds: float = 0.0
+    ess: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over episodes."""
+        return float(self.returns.std())
+
+    @property
+    def min(self) -> float:
+        """Return of the worst episode."""
+        return float(self.returns.min())
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"mean return {self.mean:.1f} ± {self.std:.1f}, min {self.min:.1f}, "
+            f"{len(self.returns)} episodes"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything in JSON types."""
+        return {
+            "mean_return": self.mean,
+            "std_return": self.std,
+            "min_return": self.min,
+            "episodes": len(self.returns),
+            "seeds": list(self.seeds),
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+            "sim_steps": self.sim_steps,
+            "seconds": self.seconds,
+            "ess": self.ess,
+        }
+
+    @property
+    def ms_per_step(self) -> float:
+        """Wall-clock per env step, in milliseconds."""
+        return 1e3 * self.seconds / float(self.lengths.sum())
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Hold one point of a learning curve.
+
+    Attributes:
+        seconds: Since training began.
+        mean_return: Of the deterministic policy.
+    """
+
+    seconds: float
+    mean_return: float
+
+
+def held_out_seeds(num: int, first: int = 10_000) -> tuple[int, ...]:
+    """Return reset seeds that training never uses.
+
+    Args:
+        num: Episodes, > 0.
+        first: The first of the seeds.
+    """
+    if num < 1:
+        raise ValueError(f"episodes must be > 0, got {num}")
+    return tuple(range(first, first + num))
+
+
+def evaluate_policy(policy: PolicyLike, env_id: str, seeds: Sequence[int]) -> Evaluation:
+    """Run one episode of the deterministic policy from each seed.
+
+    Episodes advance side by side, so that one call of the policy serves many of them.
+
+    Args:
+        policy: Anything with the `predict` of Stable-Baselines3.
+        env_id: Made anew with `gym.make`, time limit included.
+        seeds: One reset seed per episode.
+
+    Returns:
+        The outcome, in the order of `seeds`.
+    """
+    started = time.perf_counter()
+    envs = [gym.make(env_id) for _ in range(min(_ENVS_AT_ONCE, len(seeds)))]
+    try:
+        parts = [
+            _run_side_by_side(policy, envs, seeds[first : first + len(envs)])
+            for first in range(0, len(seeds), len(envs))
+        ]
+    finally:
+        for env in envs:
+            env.close()
+    return Evaluation(
+        seeds=tuple(seeds),
+        returns=np.concatenate([returns for returns, _ in parts]),
+        lengths=np.concatenate([lengths for _, lengths in parts]),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def evaluate_expert(
+    expert: MPPIAgent,
+    seeds: Sequence[int],
+    *,
+    max_steps: int | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Run one episode of an expert from each seed, in the env that it owns.
+
+    Args:
+        expert: Plans at every step.
+        seeds: One reset seed per episode.
+        max_steps: Cut each episode here; None runs it to its end.
+        on_step: Called after every step, for a progress bar.
+
+    Returns:
+        The outcome, in the order of `seeds`, planning cost included.
+    """
+    started = time.perf_counter()
+    env = expert.env
+    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
+    ess: list[float] = []
+    simulated_before = expert.sim_steps
+    for episode, seed in enumerate(seeds):
+        observation, _ = env.reset(seed=seed)
+        state, is_over = None, False
+        while not is_over:
+            is_first = np.array([lengths[episode] == 0])
+            action, state = expert.predict(observation, state, is_first, deterministic=True)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            if expert.last_plan is not None:
+                ess.append(float(expert.last_plan.ess.mean()))
+            is_over = terminated or truncated or lengths[episode] == max_steps
+            if on_step is not None:
+                on_step()
+    return Evaluation(
+        seeds=tuple(seeds),
+        returns=returns,
+        lengths=lengths,
+        sim_steps=expert.sim_steps - simulated_before,
+        seconds=time.perf_counter() - started,
+        ess=float(np.mean(ess)),
+    )
+
+
+def _run_side_by_side(
+    policy: PolicyLike, envs: Sequence[gym.Env], seeds: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return returns and lengths of one episode per seed, shape (len(seeds),) each."""
+    observations = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=False)]
+    num = len(observations)
+    returns, lengths, is_running = np.zeros(num), np.zeros(num, dtype=int), np.ones(num, dtype=bool)
+    state, episode_start = None, np.ones(num, dtype=bool)
+    while is_running.any():
+        # Finished episodes stay in the batch, so that a recurrent state keeps its shape.
+        actions, state = policy.predict(_stack(observations), state, episode_start, True)
+        episode_start = np.zeros(num, dtype=bool)
+        for index in np.flatnonzero(is_running).tolist():
+            step = envs[index].step(actions[index])
+            observations[index], reward, terminated, truncated, _ = step
+            returns[index] += float(reward)
+            lengths[index] += 1
+            is_running[index] = not (terminated or truncated)
+    return returns, lengths
+
+
+def _stack(observations: Sequence[Any]) -> Any:
+    if isinstance(observations[0], dict):
+        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
+    return np.stack(observations)

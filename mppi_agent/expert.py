@@ -1,0 +1,249 @@
+"""The expert: MPPI on the env's own simulator, as an SB3 `PolicyPredictor`.
+
+It plans from the env that it owns, keeps one warm start per env, and labels any captured state
+without disturbing how it acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from mppi_agent.cloning import Cloneable, find_cloneable
+from mppi_agent.dynamics import make_dynamics, sub_env
+from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Simulations
+from mppi_agent.planning import MPPI, BoxScaling, LeafValue, MPPIConfig, shift_nominal
+
+__all__ = ["MPPIAgent", "Policy"]
+
+_NUM_POLICY_PROPOSALS = 16
+
+
+class Policy(Protocol):
+    """What the expert needs of a policy: every SB3 model has it."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Return one action per row of `observation`, env units."""
+        ...
+
+
+class MPPIAgent:
+    """Plan at every step on clones of the env and act on the best measured plan.
+
+    Args:
+        env: An env id, a Gymnasium env, or an SB3 `VecEnv` whose envs are `Cloneable`. The expert
+            plans from the state that this env is in, so act in `self.env` only.
+        config: Settings; None: the preset of the env.
+        seed: Of the planner's noise.
+        policy: Proposes plans, closed loop, and with a method `predict_values` also judges where
+            plans end: an `MPPIGPS` model, or any SB3 model without the latter.
+        dynamics: Simulates the plans; None: the fastest exact backend for the env.
+        policy_noise_std: Noise of the policy's proposals but the first, half-range units.
+
+    Attributes:
+        env: What to pass to `evaluate_policy(expert, expert.env)`.
+        config: Settings.
+        last_plan: The plan behind the latest actions, one state per env; None before the first.
+        sim_steps: Env steps simulated so far, acting and labelling.
+
+    Raises:
+        ValueError: If the env cannot be cloned or its action space is not a bounded Box.
+    """
+
+    def __init__(
+        self,
+        env: str | gym.Env | Any,
+        config: MPPIConfig | None = None,
+        *,
+        seed: int | None = 0,
+        policy: Policy | None = None,
+        dynamics: Dynamics | None = None,
+        policy_noise_std: float = 0.2,
+    ) -> None:
+        self.env = _open(env)
+        cloneable = sub_env(self.env)
+        self.config = config or MPPIConfig.for_env(cloneable)
+        self.scaling = box_scaling(cloneable.action_space)
+        self._dynamics = dynamics or make_dynamics(cloneable)
+        self._planner = MPPI(self.config, self._dynamics, self.scaling.to_env)
+        self._policy = policy
+        self._policy_noise_std = policy_noise_std
+        self._proposing: Simulations | None = None
+        acting, labelling = np.random.SeedSequence(seed).spawn(2)
+        self._acting_rng = np.random.default_rng(acting)
+        self._labelling_rng = np.random.default_rng(labelling)
+        self._nominals = self.cold_start(getattr(self.env, "num_envs", 1))
+        self._resets = self._ask("num_resets")
+        self.last_plan: Plan | None = None
+        self.sim_steps = 0
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Return the first action of a plan from the state that each env is in.
+
+        Args:
+            observation: As the env returned it; one row per env, or a single one. Planning starts
+                from the env's full state, so only the number of rows matters.
+            state: The warm start that the last call returned, one array of shape
+                (n_envs, H, nu); None: the agent's own memory.
+            episode_start: True where an env was reset, shape (n_envs,); its plan starts afresh.
+                A reset that `episode_start` leaves out is noticed all the same.
+            deterministic: True: act on the best plan. False: add the planner's noise.
+
+        Returns:
+            Actions in env units, shape (n_envs, *action), or (*action) for a single observation;
+            and the warm start for the next call.
+        """
+        nominals = (self._nominals if state is None else state[0]).copy()
+        resets = self._ask("num_resets")
+        for i, (now, before) in enumerate(zip(resets, self._resets, strict=True)):
+            if now != before or (episode_start is not None and episode_start[i]):
+                nominals[i] = 0.0
+        self._resets = resets
+        plan = self._plan(self._ask("snapshot"), nominals, self._acting_rng)
+        self.last_plan = plan
+        self._nominals = shift_nominal(plan.controls)
+        first = plan.controls[:, 0]
+        if not deterministic:
+            noise = self._acting_rng.standard_normal(first.shape)
+            first = np.clip(first + self.config.noise_std * noise, -1.0, 1.0)
+        actions = self.scaling.to_env(first)
+        is_single = not _has_rows(observation, self._dynamics.observation_space)
+        return (actions[0] if is_single else actions), (self._nominals,)
+
+    def label(
+        self,
+        states: Sequence[EnvState],
+        nominals: np.ndarray | None = None,
+        *,
+        leaf_value: LeafValue | None = None,
+    ) -> Plan:
+        """Plan from any captured states; acting goes on as if nothing had happened.
+
+        Args:
+            states: S states.
+            nominals: Normalised controls to improve on, shape (S, H, nu), such as the actions that
+                a student took from there; None: zeros. Their own return is measured beside.
+            leaf_value: Values where plans end; None: the policy's, if it has any.
+
+        Returns:
+            The plans, with the measured return of `nominals`.
+        """
+        if nominals is None:
+            nominals = self.cold_start(len(states))
+        return self._plan(states, nominals, self._labelling_rng, leaf_value, policy_leads=False)
+
+    def cold_start(self, num: int) -> np.ndarray:
+        """Return zero nominals, shape (num, H, nu)."""
+        return np.zeros((num, self.config.horizon, self.scaling.action_dims))
+
+    def close(self) -> None:
+        """Free the simulations; the env stays open."""
+        self._dynamics.close()
+
+    def _plan(
+        self,
+        states: Sequence[EnvState],
+        nominals: np.ndarray,
+        rng: np.random.Generator,
+        leaf_value: LeafValue | None = None,
+        *,
+        policy_leads: bool = True,
+    ) -> Plan:
+        proposals = nominals[:, None]
+        policy_steps = 0
+        if self._policy is not None:
+            sampled = self._policy_proposals(states, rng)
+            policy_steps = sampled[..., 0].size
+            parts = [sampled[:, :1], proposals] if policy_leads else [proposals, sampled[:, :1]]
+            proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
+            leaf_value = leaf_value or getattr(self._policy, "predict_values", None)
+        plan = self._planner.plan(states, proposals, rng, leaf_value=leaf_value)
+        self.sim_steps += plan.sim_steps + policy_steps
+        return plan
+
+    def _policy_proposals(self, states: Sequence[EnvState], rng: np.random.Generator) -> np.ndarray:
+        """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
+        assert self._policy is not None
+        per_state = min(_NUM_POLICY_PROPOSALS, self.config.num_samples // 2 - 1)
+        num = len(states) * per_state
+        if self._proposing is None or self._proposing.num != num:
+            self._proposing = self._dynamics.simulations(num)
+        starts = [state for state in states for _ in range(per_state)]
+        self._proposing.restore(starts)
+        observations = np.stack([state.observation for state in starts])
+        controls = np.zeros((num, self.config.horizon, self.scaling.action_dims))
+        noise_std = np.where(np.arange(num) % per_state == 0, 0.0, self._policy_noise_std)
+        running = np.arange(num)
+        for h in range(self.config.horizon):
+            actions, _ = self._policy.predict(observations[running], deterministic=True)
+            noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
+            controls[running, h] = np.clip(
+                self.scaling.to_normalised(actions) + noise[running], -1.0, 1.0
+            )
+            step = self._proposing.step(self.scaling.to_env(controls[running, h]), running)
+            observations[running] = step.observations
+            running = running[~(step.terminated | step.diverged)]
+            if not len(running):
+                break
+        return controls.reshape(len(states), per_state, *controls.shape[1:])
+
+    def _ask(self, name: str) -> list[Any]:
+        """Return an attribute, or what a method returns, of each env's `Cloneable`."""
+        if hasattr(self.env, "env_method"):
+            is_method = callable(getattr(Cloneable, name, None)) and not isinstance(
+                getattr(Cloneable, name), property
+            )
+            return self.env.env_method(name) if is_method else self.env.get_attr(name)
+        value = getattr(find_cloneable(self.env), name)
+        return [value() if callable(value) else value]
+
+
+def box_scaling(action_space: gym.Space) -> BoxScaling:
+    """Return the scaling of a bounded Box.
+
+    Raises:
+        ValueError: If the space is another one, or unbounded.
+    """
+    if not isinstance(action_space, gym.spaces.Box):
+        raise ValueError(
+            f"action_space={action_space} is not supported: MPPI plans in a bounded Box; wrap the "
+            "env so that it takes continuous actions"
+        )
+    return BoxScaling(action_space.low, action_space.high)
+
+
+def _open(env: str | gym.Env | Any) -> Any:
+    """Return an env, or VecEnv, that has a `Cloneable` in each wrapper chain."""
+    if isinstance(env, str):
+        env = gym.make(env)
+    if hasattr(env, "env_method"):
+        sub_env(env)
+        return env
+    try:
+        find_cloneable(env)
+    except TypeError:
+        return Cloneable(env)
+    return env
+
+
+def _has_rows(observation: Observation, space: gym.Space) -> bool:
+    if isinstance(observation, dict):
+        assert isinstance(space, gym.spaces.Dict)
+        key = next(iter(observation))
+        return np.ndim(observation[key]) > len(space[key].shape or ())
+    return np.ndim(observation) > len(space.shape or ())

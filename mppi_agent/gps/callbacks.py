@@ -1,0 +1,38 @@
+"""Callbacks for MPPIGPS, to be passed to `learn` like any of SB3's."""
+
+from __future__ import annotations
+
+import time
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+__all__ = ["WallClockBudget"]
+
+
+class WallClockBudget(BaseCallback):
+    """Stop training after some seconds, and let schedules run along the clock.
+
+    Args:
+        seconds: From `on_training_start` on, > 0; overrun by at most one round.
+        verbose: As in SB3.
+
+    Raises:
+        ValueError: If `seconds` is not positive.
+    """
+
+    def __init__(self, seconds: float, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if not seconds > 0:
+            raise ValueError(f"seconds must be > 0, got {seconds}")
+        self.seconds = seconds
+        self._started = 0.0
+
+    def _on_training_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        used = (time.perf_counter() - self._started) / self.seconds
+        # Algorithms other than MPPIGPS have no such attribute and are only stopped.
+        if hasattr(self.model, "budget_used"):
+            self.model.budget_used = min(used, 1.0)
+        return used < 1.0

@@ -1,0 +1,156 @@
+"""What MPPIGPS runs on: simulations, expert and archive, built from the training env.
+
+Nothing here is saved with a model; it is built anew for the env that a model is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
+
+from mppi_agent.dynamics import make_dynamics, sub_env
+from mppi_agent.expert import MPPIAgent
+from mppi_agent.gps.dataset import LabelBatch, StateArchive
+from mppi_agent.gps.labels import Labeler, expert_episodes
+from mppi_agent.gps.monitor import Evaluation, evaluate
+from mppi_agent.gps.sampler import ClosedLoopSampler
+from mppi_agent.gps.view import PolicyView
+from mppi_agent.interfaces import Dynamics, EnvState, Simulations
+from mppi_agent.planning import MPPIConfig
+
+__all__ = ["Engine"]
+
+_RESET_POOL = 256
+_ARCHIVE_CAPACITY = 2000
+_DEFAULT_EPISODE_STEPS = 1000
+
+
+class Engine:
+    """Hold everything that simulates.
+
+    Args:
+        env: The training env; only read.
+        planner: Settings of the expert; None: the preset of the env.
+        dynamics: True model; None: the fastest exact backend.
+        substeps: Of the coarse model that sampling starts on; 0: none.
+        num_simulations: Closed-loop simulations.
+        num_eval_episodes: Episodes per evaluation.
+        archive_share: Share of restarts that begin from archived states.
+        seed: Of start states and of the expert.
+
+    Attributes:
+        dynamics: True model, behind the expert and every evaluation.
+        expert: Labels states.
+        labeler: Chooses which.
+        archive: States to restart simulations from.
+        view: Shows simulations to the policy.
+        is_coarse: Whether sampling runs on the coarse model.
+        beta: Share of expert states among archived starts.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        *,
+        planner: MPPIConfig | None,
+        dynamics: Dynamics | None,
+        substeps: int,
+        num_simulations: int,
+        num_eval_episodes: int,
+        archive_share: float,
+        seed: np.random.SeedSequence,
+    ) -> None:
+        cloneable = sub_env(env)
+        self.dynamics = dynamics or make_dynamics(cloneable)
+        self._owns_dynamics = dynamics is None
+        self._coarse = make_dynamics(cloneable, substeps=substeps) if substeps else None
+        self._num_simulations = num_simulations
+        self._archive_share = archive_share
+        start_seed, eval_seed, sampling_seed, self._expert_seed = seed.spawn(4)
+        self._start_rng = np.random.default_rng(start_seed)
+        self._sampling_rng = np.random.default_rng(sampling_seed)
+        self.expert = MPPIAgent(
+            env, planner, dynamics=self.dynamics, seed=int(self._expert_seed.generate_state(1)[0])
+        )
+        self.labeler = Labeler(self.expert, env.num_envs)
+        self.archive = StateArchive(_ARCHIVE_CAPACITY)
+        self.view = PolicyView(env, env.action_space)
+        self.is_coarse = self._coarse is not None
+        self.beta = 0.0
+        self.max_episode_steps = self.dynamics.max_episode_steps or _DEFAULT_EPISODE_STEPS
+        self._reset_pool = self.dynamics.initial_states(_RESET_POOL, self._start_rng)
+        self._eval_states = self.dynamics.initial_states(
+            num_eval_episodes, np.random.default_rng(eval_seed)
+        )
+        self._evaluations: dict[bool, Simulations] = {}
+        self.sampler = self._make_sampler()
+
+    def use_true_model(self) -> None:
+        """Sample on the true model from now on."""
+        self.is_coarse = False
+        self.sampler = self._make_sampler()
+
+    def evaluate(self, policy: ActorCriticPolicy, *, on_coarse: bool = False) -> Evaluation:
+        """Evaluate the deterministic policy on held-out resets."""
+        if on_coarse not in self._evaluations:
+            dynamics = self._coarse if on_coarse and self._coarse else self.dynamics
+            self._evaluations[on_coarse] = dynamics.simulations(len(self._eval_states))
+        simulations = self._evaluations[on_coarse]
+        return evaluate(policy, self.view, simulations, self._eval_states, self.max_episode_steps)
+
+    @property
+    def evaluation_steps(self) -> int:
+        """Return the most env steps that an evaluation simulates."""
+        return len(self._eval_states) * self.max_episode_steps
+
+    def expert_episodes(self, num: int, num_steps: int) -> tuple[list[EnvState], LabelBatch, int]:
+        """Let the expert act from `num` resets; return states, labels as the policy sees them."""
+        num_steps = min(num_steps, self.max_episode_steps)
+        states, labels, sim_steps = expert_episodes(
+            self.expert, self.dynamics.simulations(num), self._reset_pool[:num], num_steps
+        )
+        return (
+            states,
+            replace(labels, observations=self.view.observe(labels.observations)),
+            sim_steps,
+        )
+
+    def refresh_resets(self, num: int) -> None:
+        """Replace some of the reset states by new draws."""
+        for state in self.dynamics.initial_states(num, self._start_rng):
+            self._reset_pool[int(self._start_rng.integers(len(self._reset_pool)))] = state
+
+    def start_states(
+        self, num: int, rng: np.random.Generator
+    ) -> tuple[Sequence[EnvState], np.ndarray]:
+        """Return `num` starts and whether each is a reset."""
+        is_reset = rng.random(num) >= (self._archive_share if len(self.archive) else 0.0)
+        archived = iter(
+            self.archive.draw(int((~is_reset).sum()), self.beta, rng) if not is_reset.all() else []
+        )
+        picks = rng.integers(len(self._reset_pool), size=num)
+        states = [
+            self._reset_pool[pick] if reset else next(archived)
+            for pick, reset in zip(picks, is_reset, strict=True)
+        ]
+        return states, is_reset
+
+    def close(self) -> None:
+        """Free processes and simulations that were made here."""
+        if self._owns_dynamics:
+            self.dynamics.close()
+        if self._coarse is not None:
+            self._coarse.close()
+
+    def _make_sampler(self) -> ClosedLoopSampler:
+        dynamics = self._coarse if self.is_coarse and self._coarse else self.dynamics
+        return ClosedLoopSampler(
+            dynamics.simulations(self._num_simulations),
+            self.start_states,
+            self.max_episode_steps,
+            self._sampling_rng,
+        )

@@ -1,0 +1,237 @@
+"""Turn weighted samples into a better policy, inside a trust region.
+
+One object, `TrustRegionUpdate`, owns the step: advantages weigh the samples and the step size
+follows the measured KL divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import update_learning_rate
+from torch.nn import functional as F
+
+from mppi_agent.dynamics.observations import select_rows
+from mppi_agent.gps.policies import normalised_actions, normalised_units
+from mppi_agent.gps.sampler import SampleBatch
+from mppi_agent.gps.view import as_tensors, flatten_time
+
+__all__ = ["TrustRegionUpdate", "UpdateConfig", "clipped_loss", "path_integral_loss"]
+
+PolicyLoss = Callable[[th.Tensor, th.Tensor], th.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """Configure the policy update.
+
+    Attributes:
+        batch_size: Samples per gradient step.
+        n_epochs: Passes over a round's samples.
+        clip_range: Largest relative change of a sample's likelihood that still pays.
+        target_kl: KL divergence per round that the step size is adapted to, nats.
+        vf_coef: Weight of the value loss.
+        ent_coef: Weight of the entropy bonus.
+        max_grad_norm: Gradient norm limit.
+        min_std: Floor of the policy's noise, half-range units.
+    """
+
+    batch_size: int = 2048
+    n_epochs: int = 5
+    clip_range: float = 0.2
+    target_kl: float = 0.02
+    vf_coef: float = 0.5
+    ent_coef: float = 0.0
+    max_grad_norm: float = 1.0
+    min_std: float = 0.05
+
+
+def clipped_loss(clip_range: float) -> PolicyLoss:
+    """Weigh samples by advantage and stop paying once their likelihood moved by `clip_range`.
+
+    Source: Schulman et al. 2017, "Proximal policy optimization", eq. 7.
+    """
+
+    def loss(log_ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+        return -th.min(ratio * advantages, clipped * advantages).mean()
+
+    return loss
+
+
+def path_integral_loss(ess_fraction: float) -> PolicyLoss:
+    """Pull towards samples with weights exp(A / temperature) and push away from none.
+
+    The temperature is set so that the weights' effective sample size is `ess_fraction` of the
+    batch. Learns half as fast as `clipped_loss` where failed samples carry information.
+
+    Source: Peng et al. 2019, "Advantage-weighted regression", eq. 7; Williams et al. 2017.
+    """
+
+    def loss(log_ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
+        from mppi_agent.planning import softmax_weights, temperature_for_ess
+
+        returns = advantages.detach().cpu().numpy().astype(np.float64)[None]
+        temperature = temperature_for_ess(returns, ess_fraction * returns.shape[1])
+        weights = softmax_weights(returns[0], float(temperature[0])) * returns.shape[1]
+        tensor = th.as_tensor(weights, dtype=log_ratio.dtype, device=log_ratio.device)
+        return -(tensor * log_ratio).mean()
+
+    return loss
+
+
+@dataclass
+class _Averages:
+    """Average named scalars over gradient steps."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, **values: float) -> None:
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: total / max(self.count, 1) for name, total in self.sums.items()}
+
+
+class TrustRegionUpdate:
+    """Improve a policy from a round's samples.
+
+    Args:
+        config: The settings.
+        policy_loss: Weighs samples; None: `clipped_loss(config.clip_range)`.
+        rng: Shuffles samples.
+    """
+
+    def __init__(
+        self,
+        config: UpdateConfig,
+        rng: np.random.Generator,
+        policy_loss: PolicyLoss | None = None,
+    ) -> None:
+        self.config = config
+        self.policy_loss = policy_loss or clipped_loss(config.clip_range)
+        self._rng = rng
+        self._step_scale = 1.0
+        self._return_mean = 0.0
+        self._return_std = 0.0
+
+    def update(
+        self,
+        policy: ActorCriticPolicy,
+        samples: SampleBatch,
+        advantages: np.ndarray,
+        *,
+        learning_rate: float,
+    ) -> dict[str, float]:
+        """Run the epochs of one round.
+
+        Args:
+            policy: Improved in place.
+            samples: T x N samples.
+            advantages: Reward units, shape (T, N).
+            learning_rate: Of the optimiser, before the trust region scales it.
+
+        Returns:
+            Averages of the losses and of the KL divergence, for the logger.
+        """
+        config = self.config
+        keep = np.flatnonzero(samples.valid.ravel())
+        observations = select_rows(flatten_time(samples.observations), keep)
+        returns = (advantages + samples.values).ravel()[keep]
+        self._track_returns(returns)
+        standardised = advantages.ravel()[keep]
+        standardised = (standardised - standardised.mean()) / (standardised.std() + 1e-8)
+        policy.set_training_mode(True)
+        averages = _Averages()
+        with normalised_units(policy, self._return_mean, self._return_std):
+            tensors = {
+                "actions": normalised_actions(policy, flatten_first(samples.actions)[keep]),
+                "advantages": _float(standardised),
+                "returns": _float((returns - self._return_mean) / self._return_std),
+            }
+            obs_tensor = as_tensors(policy, observations)
+            with th.no_grad():
+                _, old_log_probs, _ = policy.evaluate_actions(obs_tensor, tensors["actions"])
+            tensors["log_probs"] = old_log_probs
+            for _ in range(config.n_epochs):
+                update_learning_rate(policy.optimizer, learning_rate * self._step_scale)
+                kl = self._epoch(policy, obs_tensor, tensors, averages)
+                if kl > 2 * config.target_kl:
+                    self._step_scale = max(self._step_scale / 1.5, 0.01)
+                    if kl > 4 * config.target_kl:
+                        break
+                elif kl < config.target_kl / 2:
+                    self._step_scale = min(self._step_scale * 1.5, 10.0)
+        policy.set_training_mode(False)
+        residual = returns - samples.values.ravel()[keep]
+        return averages.means() | {
+            "explained_variance": float(1 - residual.var() / (returns.var() + 1e-8)),
+            "step_scale": self._step_scale,
+        }
+
+    def _epoch(
+        self,
+        policy: ActorCriticPolicy,
+        observations: th.Tensor,
+        tensors: dict[str, th.Tensor],
+        averages: _Averages,
+    ) -> float:
+        config = self.config
+        num = len(tensors["returns"])
+        order = th.as_tensor(self._rng.permutation(num), device=policy.device)
+        kls = []
+        for start in range(0, num, config.batch_size):
+            rows = order[start : start + config.batch_size]
+            batch = {name: tensor[rows] for name, tensor in tensors.items()}
+            values, log_probs, entropy = policy.evaluate_actions(
+                _rows(observations, rows), batch["actions"]
+            )
+            log_ratio = log_probs - batch["log_probs"]
+            policy_loss = self.policy_loss(log_ratio, batch["advantages"])
+            value_loss = F.mse_loss(values.flatten(), batch["returns"])
+            loss = policy_loss + config.vf_coef * value_loss
+            if entropy is not None:
+                loss = loss - config.ent_coef * entropy.mean()
+            policy.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            th.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            policy.optimizer.step()
+            if isinstance(policy.action_dist, DiagGaussianDistribution):
+                policy.log_std.data.clamp_(min=float(np.log(config.min_std)))
+            with th.no_grad():
+                # Schulman's low-variance estimate; the ratio is of the step just taken.
+                kls.append(((log_ratio.exp() - 1) - log_ratio).mean().item())
+            averages.add(kl=kls[-1], policy_loss=policy_loss.item(), value_loss=value_loss.item())
+        return float(np.mean(kls))
+
+    def _track_returns(self, returns: np.ndarray) -> None:
+        mean, std = float(returns.mean()), float(returns.std() + 1e-6)
+        if self._return_std == 0.0:
+            self._return_mean, self._return_std = mean, std
+        else:
+            self._return_mean += 0.05 * (mean - self._return_mean)
+            self._return_std += 0.05 * (std - self._return_std)
+
+
+def flatten_first(array: np.ndarray) -> np.ndarray:
+    """Merge the first two axes of an array."""
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _float(array: np.ndarray) -> th.Tensor:
+    return th.as_tensor(array, dtype=th.float32)
+
+
+def _rows(observations: th.Tensor, rows: th.Tensor) -> th.Tensor:
+    if isinstance(observations, dict):
+        return {key: value[rows] for key, value in observations.items()}  # type: ignore[return-value]
+    return observations[rows]

@@ -1,0 +1,248 @@
+"""Planner labels: which of the student's states to plan for, and which plans become labels.
+
+The student's own actions from a state on are exactly its closed-loop plan, since simulator and
+student are deterministic: they are the nominal that MPPI must beat ("hindsight nominal").
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mppi_agent.dynamics.observations import stack_observations
+from mppi_agent.expert import MPPIAgent
+from mppi_agent.gps.dataset import LabelBatch, label_batch
+from mppi_agent.interfaces import EnvState, Observation, Plan, Simulations
+from mppi_agent.planning import BoxScaling, LeafValue, shift_nominal
+
+__all__ = ["Gap", "LabelReport", "Labeler", "StudentStep", "expert_episodes"]
+
+
+@dataclass(frozen=True)
+class StudentStep:
+    """Hold one step of the student in the real env.
+
+    Attributes:
+        state: Before the step.
+        observation: What the policy saw, shape (*obs).
+        action: What it did, env units, shape (*action).
+        is_last: Whether the episode ended with this step.
+    """
+
+    state: EnvState
+    observation: Observation
+    action: np.ndarray
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """Hold the outcome of one labelling call, from identical states for planner and student.
+
+    Attributes:
+        labels: Accepted ones; None if there is none.
+        num_states: States that were planned for.
+        acceptance: Share of plans that measurably beat the student.
+        gain: Mean of planner return minus student return over the horizon, reward units.
+        student_return: Mean return of the student over the horizon, reward units.
+        ess: Mean effective sample size.
+        diverged: Samples that diverged.
+        sim_steps: Env steps simulated.
+    """
+
+    labels: LabelBatch | None
+    num_states: int
+    acceptance: float
+    gain: float
+    student_return: float
+    ess: float
+    diverged: int
+    sim_steps: int
+
+
+class Gap:
+    """Track how far plans beat the student, as a share in [0, 1] that no reward scale enters.
+
+    1: the student earns nothing of what the planner does. 0: plans no longer beat it.
+
+    Args:
+        memory: Weight of the past per update, in [0, 1).
+    """
+
+    def __init__(self, memory: float = 0.9) -> None:
+        self._memory = memory
+        self._gain = 0.0
+        self._scale = 0.0
+
+    @property
+    def share(self) -> float:
+        """Return the gap; 1 before the first measurement."""
+        return self._gain / self._scale if self._scale > 0 else 1.0
+
+    def update(self, report: LabelReport) -> None:
+        """Merge a measurement."""
+        gain = max(report.gain, 0.0)
+        scale = abs(report.student_return) + gain + 1e-12
+        keep = self._memory if self._scale > 0 else 0.0
+        self._gain = keep * self._gain + (1 - keep) * gain
+        self._scale = keep * self._scale + (1 - keep) * scale
+
+
+class Labeler:
+    """Plan for a few of the student's recent states and keep what measurably beats it.
+
+    Args:
+        expert: Plans.
+        num_envs: Real envs that the student acts in.
+        margin: Least gain of a label, as a share of the spread of its samples' returns.
+        memory_steps: Steps per env that candidates are drawn from.
+    """
+
+    def __init__(
+        self, expert: MPPIAgent, num_envs: int, *, margin: float = 0.05, memory_steps: int = 0
+    ) -> None:
+        self._expert = expert
+        self._scaling: BoxScaling = expert.scaling
+        self._margin = margin
+        length = max(memory_steps, 2 * expert.config.horizon)
+        self._history: list[deque[StudentStep]] = [deque(maxlen=length) for _ in range(num_envs)]
+
+    def record(self, env_index: int, step: StudentStep) -> None:
+        """Remember a step of the student."""
+        self._history[env_index].append(step)
+
+    def forget(self) -> None:
+        """Drop all recorded steps, as after a change of the env."""
+        for history in self._history:
+            history.clear()
+
+    def label(
+        self, num_states: int, rng: np.random.Generator, leaf_value: LeafValue | None
+    ) -> LabelReport | None:
+        """Plan for `num_states` of the recorded states; None while there are too few.
+
+        Args:
+            num_states: States to plan for, in one call.
+            rng: Draws the states.
+            leaf_value: Value where plans end.
+        """
+        candidates = self._candidates()
+        if len(candidates) < num_states:
+            return None
+        # Evenly spread over time with a random phase: neighbours teach the same thing twice.
+        stride = len(candidates) / num_states
+        picks = (rng.random() * stride + stride * np.arange(num_states)).astype(int)
+        chosen = [candidates[i] for i in picks]
+        steps = [self._history[env][i] for env, i in chosen]
+        nominals = np.stack([self._hindsight(env, i) for env, i in chosen])
+        plan = self._expert.label([s.state for s in steps], nominals, leaf_value=leaf_value)
+        return self._report(steps, plan)
+
+    def _report(self, steps: Sequence[StudentStep], plan: Plan) -> LabelReport:
+        gains = plan.best_returns - plan.nominal_returns
+        finite = np.isfinite(gains)
+        gains = np.where(finite, gains, 0.0)
+        spread = _spread(plan.returns)
+        accepted = finite & (gains > self._margin * spread) & (gains > 0)
+        labels = None
+        if accepted.any():
+            rows = np.flatnonzero(accepted)
+            actions = self._scaling.to_env(plan.controls[rows, 0])
+            scale = np.median(gains[rows])
+            labels = label_batch(
+                [steps[i].observation for i in rows],
+                list(actions),
+                list(np.clip(gains[rows] / scale, 0.1, 3.0)),
+            )
+        return LabelReport(
+            labels=labels,
+            num_states=len(steps),
+            acceptance=float(accepted.mean()),
+            gain=float(gains.mean()),
+            student_return=float(plan.nominal_returns[finite].mean()) if finite.any() else 0.0,
+            ess=float(plan.ess.mean()),
+            diverged=int(plan.diverged.sum()),
+            sim_steps=plan.sim_steps,
+        )
+
+    def _candidates(self) -> list[tuple[int, int]]:
+        """Return (env, index) of the steps whose next H actions are known."""
+        horizon = self._expert.config.horizon
+        found = []
+        for env, history in enumerate(self._history):
+            known = 0  # steps from here on until the episode or the record ends
+            for i in range(len(history) - 1, -1, -1):
+                known = horizon if history[i].is_last else known + 1
+                if known >= horizon:
+                    found.append((env, i))
+        return found[::-1]
+
+    def _hindsight(self, env: int, index: int) -> np.ndarray:
+        """Return the student's own next H actions, normalised; its last one fills up the end."""
+        actions = []
+        for i in range(index, index + self._expert.config.horizon):
+            step = self._history[env][i]
+            actions.append(step.action)
+            if step.is_last:
+                break
+        actions += [actions[-1]] * (self._expert.config.horizon - len(actions))
+        return self._scaling.to_normalised(np.stack(actions))
+
+
+def expert_episodes(
+    expert: MPPIAgent, simulations: Simulations, states: Sequence[EnvState], num_steps: int
+) -> tuple[list[EnvState], LabelBatch, int]:
+    """Let the expert act from some states at once and record what it does.
+
+    It follows each plan for a fifth of the horizon before it plans anew: simulations are exact,
+    so the plan does not go stale at once.
+
+    Args:
+        expert: Plans.
+        simulations: One per state.
+        states: Where the episodes begin.
+        num_steps: Longest episode.
+
+    Returns:
+        The states that were visited, their labels in env units, and the env steps simulated.
+    """
+    stride = max(1, expert.config.horizon // 5)
+    simulations.restore(states)
+    running = np.arange(len(states))
+    nominals = expert.cold_start(len(states))
+    visited: list[EnvState] = []
+    actions: list[np.ndarray] = []
+    sim_steps = 0
+    for start in range(0, num_steps, stride):
+        here = simulations.snapshot(running)
+        plan = expert.label(here, nominals[running])
+        nominals[running] = shift_nominal(plan.controls, stride)
+        sim_steps += plan.sim_steps
+        controls = {int(i): plan.controls[row] for row, i in enumerate(running)}
+        for h in range(min(stride, num_steps - start)):
+            here = simulations.snapshot(running)
+            taken = expert.scaling.to_env(np.stack([controls[int(i)][h] for i in running]))
+            visited.extend(here)
+            actions.extend(taken)
+            step = simulations.step(taken, running)
+            sim_steps += len(running)
+            running = running[~(step.terminated | step.diverged)]
+            if not len(running):
+                break
+        if not len(running):
+            break
+    labels = LabelBatch(
+        stack_observations([state.observation for state in visited]),
+        np.stack(actions),
+        np.ones(len(actions)),
+    )
+    return visited, labels, sim_steps
+
+
+def _spread(returns: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of each row's finite returns, shape (S,)."""
+    masked = np.ma.masked_invalid(returns)
+    return np.asarray(masked.std(axis=1).filled(0.0))

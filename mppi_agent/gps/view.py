@@ -1,0 +1,117 @@
+"""The border between simulations and an SB3 policy: observations in, actions out.
+
+`PolicyView` applies what the training env's VecEnv wrappers do to observations, asks the policy,
+and clips its actions to the env's bounds. It holds no learnt state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+from mppi_agent.interfaces import Observation
+
+__all__ = ["PolicyView"]
+
+_TRANSPARENT = (VecMonitor, VecCheckNan)
+
+
+class PolicyView:
+    """Show simulations to a policy as the training env would.
+
+    Args:
+        env: The training env with its wrappers; None for an env without VecEnv wrappers.
+        action_space: Of the env.
+
+    Raises:
+        ValueError: If a VecEnv wrapper changes observations in a way that is not known here.
+    """
+
+    def __init__(self, env: VecEnv | None, action_space: gym.Space) -> None:
+        self._action_space = action_space
+        self._transforms = _observation_transforms(env)
+
+    def observe(self, observations: Observation) -> Observation:
+        """Return what the policy sees of batched env observations, leading axes kept."""
+        for transform in self._transforms:
+            observations = transform(observations)
+        return observations
+
+    def draw_actions(
+        self, policy: ActorCriticPolicy, observations: Observation, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draw one action per row from the policy, before clipping, shape (N, *action)."""
+        with th.no_grad():
+            distribution = policy.get_distribution(as_tensors(policy, observations)).distribution
+            if isinstance(self._action_space, spaces.Box):
+                mean = distribution.mean.cpu().numpy()
+                noise = rng.standard_normal(mean.shape, dtype=np.float32)
+                drawn = mean + distribution.stddev.cpu().numpy() * noise
+                return drawn.reshape(-1, *self._action_space.shape)
+            logits = distribution.logits.cpu().numpy()
+        return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
+
+    def best_actions(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
+        """Return the policy's deterministic actions, ready for the env, shape (N, *action)."""
+        with th.no_grad():
+            actions = policy._predict(as_tensors(policy, observations), deterministic=True)
+        return self.to_env(actions.cpu().numpy().reshape(-1, *self._action_space.shape))
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Clip drawn actions to the env's bounds."""
+        if isinstance(self._action_space, spaces.Box):
+            return np.clip(actions, self._action_space.low, self._action_space.high)
+        return actions
+
+    def values(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
+        """Return the value head, reward units, shape (N,)."""
+        with th.no_grad():
+            return policy.predict_values(as_tensors(policy, observations)).flatten().cpu().numpy()
+
+
+def flatten_time(observations: Observation) -> Observation:
+    """Merge the first two axes of batched observations."""
+    if isinstance(observations, dict):
+        return {key: value.reshape(-1, *value.shape[2:]) for key, value in observations.items()}
+    return observations.reshape(-1, *observations.shape[2:])
+
+
+def as_tensors(policy: ActorCriticPolicy, observations: Observation) -> th.Tensor:
+    """Return batched policy observations as tensors on the policy's device."""
+    if isinstance(observations, dict):
+        return {  # type: ignore[return-value]
+            key: th.as_tensor(value, device=policy.device) for key, value in observations.items()
+        }
+    if observations.dtype == np.float64:
+        observations = observations.astype(np.float32)
+    return th.as_tensor(observations, device=policy.device)
+
+
+def _observation_transforms(env: VecEnv | None) -> list[Callable[[Observation], Observation]]:
+    transforms: list[Callable[[Observation], Observation]] = []
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecNormalize):
+            transforms.insert(0, env.normalize_obs)
+        elif isinstance(env, VecTransposeImage):
+            transforms.insert(0, env.transpose_observations)
+        elif not isinstance(env, _TRANSPARENT):
+            raise ValueError(
+                f"VecEnv wrapper {type(env).__name__} changes what the policy sees in a way that "
+                "simulations cannot repeat; use the gymnasium wrapper of the same purpose inside "
+                "each env, below Cloneable"
+            )
+        env = env.venv
+    return transforms

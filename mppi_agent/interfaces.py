@@ -1,0 +1,238 @@
+"""Records and protocols that every part shares: read this file first.
+
+    env --snapshot--> EnvState --Dynamics.rollout--> RolloutBatch --weights--> Plan
+
+Symbols in shapes: N simulations, S start states, K samples per state, H control steps (horizon),
+nu action dimensions. `*obs` and `*action` are the env's own observation and action shapes; a Dict
+observation is a dict of arrays with the same leading axes. Actions that enter `Dynamics` are what
+`env.step` takes, in the env's own units; `Plan.controls` are normalised to [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = [
+    "BatchTask",
+    "Dynamics",
+    "EnvState",
+    "Observation",
+    "Plan",
+    "RolloutBatch",
+    "Simulations",
+    "StateAdapter",
+    "StepBatch",
+]
+
+Observation = np.ndarray | dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class EnvState:
+    """Hold everything the future of one env depends on.
+
+    Attributes:
+        observation: What the env last returned for this state, shape (*obs).
+        physics: Simulator state as one vector, float64, shape (n,); a MuJoCo integration state,
+            a classic-control state. Empty when the adapter keeps everything in `extras`.
+        extras: What the vector cannot hold: wrapper counters, random generators, Python
+            attributes. Opaque to all but the `StateAdapter` that made it; never modified.
+    """
+
+    observation: Observation
+    physics: np.ndarray
+    extras: Any = None
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """Hold what one step of N simulations returned.
+
+    Attributes:
+        observations: After the step, shape (N, *obs).
+        rewards: The env's own reward, shape (N,).
+        terminated: True where the env ended the episode (never for a time limit), shape (N,).
+        diverged: True where the physics broke; the other fields are meaningless there, shape (N,).
+    """
+
+    observations: Observation
+    rewards: np.ndarray
+    terminated: np.ndarray
+    diverged: np.ndarray
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """Hold the outcome of S x K open-loop rollouts of H steps.
+
+    Attributes:
+        rewards: Shape (S, K, H); 0 after the step that terminated.
+        terminated: True where the env ended the episode within the horizon, shape (S, K).
+        diverged: True where the physics broke; such a sample must get no weight, shape (S, K).
+        lengths: Steps until termination, or H, shape (S, K).
+        final_observations: Last observation of each rollout, shape (S, K, *obs).
+        sim_steps: Env steps that were simulated.
+        observations: After every step, shape (S, K, H, *obs); None unless asked for.
+    """
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    diverged: np.ndarray
+    lengths: np.ndarray
+    final_observations: Observation
+    sim_steps: int
+    observations: Observation | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold the best measured plan for each of S start states.
+
+    Attributes:
+        controls: Normalised actions in [-1, 1], shape (S, H, nu).
+        best_returns: Measured discounted return of `controls`, shape (S,).
+        nominal_returns: Measured return of the nominal that planning began with, shape (S,).
+        returns: Return of each sample of the last iteration, shape (S, K); -inf if it diverged.
+        weights: Importance weight of those samples, shape (S, K), each row summing to 1.
+        ess: Effective sample size of the weights, 1 / sum(weights^2), shape (S,).
+        temperature: Temperature of the last iteration, reward units, shape (S,).
+        diverged: Samples that diverged, over all iterations, shape (S,).
+        sim_steps: Env steps simulated for the whole call.
+    """
+
+    controls: np.ndarray
+    best_returns: np.ndarray
+    nominal_returns: np.ndarray
+    returns: np.ndarray
+    weights: np.ndarray
+    ess: np.ndarray
+    temperature: np.ndarray
+    diverged: np.ndarray
+    sim_steps: int
+
+
+class StateAdapter(Protocol):
+    """Capture and apply the state of one family of unwrapped envs.
+
+    An adapter sees the innermost env only; wrappers are `Cloneable`'s business.
+    """
+
+    name: str
+
+    def matches(self, env: Any) -> bool:
+        """Say whether this adapter serves the unwrapped env."""
+        ...
+
+    def copy_env(self, env: Any) -> Any:
+        """Return a private copy that shares read-only parts and never renders."""
+        ...
+
+    def capture(self, env: Any) -> tuple[np.ndarray, Any]:
+        """Return the physics vector, shape (n,), and picklable extras."""
+        ...
+
+    def apply(self, env: Any, physics: np.ndarray, extras: Any) -> None:
+        """Put a captured state back."""
+        ...
+
+
+class BatchTask(Protocol):
+    """Compute reward, termination and observation of a MuJoCo task for N simulations at once.
+
+    `before` and `after` map MjData field names to arrays with leading axis N, as they stand right
+    before the first substep and right after the last one.
+    """
+
+    before_fields: tuple[str, ...]
+    after_fields: tuple[str, ...]
+
+    def observations(self, after: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return observations, shape (N, *obs)."""
+        ...
+
+    def rewards(
+        self,
+        before: Mapping[str, np.ndarray],
+        after: Mapping[str, np.ndarray],
+        actions: np.ndarray,
+    ) -> np.ndarray:
+        """Return rewards, shape (N,), for actions of shape (N, nu) in env units."""
+        ...
+
+    def terminated(self, after: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return True where the episode ended, shape (N,)."""
+        ...
+
+
+class Simulations(Protocol):
+    """Run N private simulations together, closed loop."""
+
+    num: int
+
+    def restore(self, states: Sequence[EnvState], indices: np.ndarray | None = None) -> None:
+        """Put the simulations `indices` (default: all) into `states`, one each."""
+        ...
+
+    def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
+        """Advance the simulations `indices` (default: all) by one env step each.
+
+        A simulation that terminated or diverged must be restored before its next step.
+        """
+        ...
+
+    def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
+        """Return the states of the simulations `indices` (default: all)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the simulations hold."""
+        ...
+
+
+class Dynamics(Protocol):
+    """Simulate the env from any captured state, on private copies of it.
+
+    Attributes:
+        observation_space: Of the env, as Gymnasium gives it.
+        action_space: Of the env, as Gymnasium gives it.
+        max_episode_steps: Steps until the env's time limit truncates; None without one.
+    """
+
+    observation_space: Any
+    action_space: Any
+    max_episode_steps: int | None
+
+    def initial_states(self, num: int, rng: np.random.Generator) -> list[EnvState]:
+        """Return `num` states drawn from the env's reset distribution."""
+        ...
+
+    def simulations(self, num: int) -> Simulations:
+        """Return `num` simulations for closed-loop use; restore them before the first step."""
+        ...
+
+    def rollout(
+        self,
+        states: Sequence[EnvState],
+        actions: np.ndarray,
+        *,
+        keep_observations: bool = False,
+    ) -> RolloutBatch:
+        """Roll out open loop.
+
+        Args:
+            states: S start states.
+            actions: In the env's own units, shape (S, K, H, *action).
+            keep_observations: Whether to fill `RolloutBatch.observations`.
+
+        Returns:
+            The outcome of the S x K rollouts. A time limit does not end a rollout.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free processes, threads and simulations."""
+        ...

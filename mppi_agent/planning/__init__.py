@@ -1,0 +1,39 @@
+"""The planner: pure numpy, from env states and a nominal to the best measured plan.
+
+white noise --knots--> samples --Dynamics.rollout--> returns --temperature--> weights --> mean
+"""
+
+from mppi_agent.planning.actions import BoxScaling, shift_nominal
+from mppi_agent.planning.config import MPPIConfig
+from mppi_agent.planning.mppi import MPPI, LeafValue, discounted_returns
+from mppi_agent.planning.noise import (
+    KnotBasis,
+    cubic_basis,
+    linear_basis,
+    noise_matrix,
+    sample_noise,
+)
+from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.weights import (
+    effective_sample_size,
+    softmax_weights,
+    temperature_for_ess,
+)
+
+__all__ = [
+    "MPPI",
+    "PRESETS",
+    "BoxScaling",
+    "KnotBasis",
+    "LeafValue",
+    "MPPIConfig",
+    "cubic_basis",
+    "discounted_returns",
+    "effective_sample_size",
+    "linear_basis",
+    "noise_matrix",
+    "sample_noise",
+    "shift_nominal",
+    "softmax_weights",
+    "temperature_for_ess",
+]

@@ -1,0 +1,111 @@
+"""The border between normalised controls and the env's own action units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["BoxScaling", "shift_nominal"]
+
+
+@dataclass(frozen=True, eq=False)
+class BoxScaling:
+    """Scale normalised controls to a bounded Box and back, exactly for bounds of +-1.
+
+    Attributes:
+        low: Smallest action, env units, shape (*action).
+        high: Largest action, env units, shape (*action).
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the bounds.
+
+        Raises:
+            ValueError: If the shapes differ or the bounds are infinite or not in order.
+        """
+        low, high = np.array(self.low, dtype=np.float64), np.array(self.high, dtype=np.float64)
+        if low.shape != high.shape:
+            raise ValueError(f"low and high must have one shape, got {low.shape} and {high.shape}")
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ValueError(
+                f"action bounds must be finite, got low={low}, high={high}; "
+                "give the env bounds with gymnasium.wrappers.RescaleAction or TransformAction"
+            )
+        if not (low < high).all():
+            raise ValueError(
+                f"low must be < high in every dimension, got low={low}, high={high}; "
+                "drop action dimensions that cannot move"
+            )
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+
+    @property
+    def action_dims(self) -> int:
+        """Return nu, the number of normalised action dimensions."""
+        return int(self.low.size)
+
+    def to_env(self, controls: np.ndarray) -> np.ndarray:
+        """Scale normalised controls to actions.
+
+        Args:
+            controls: In [-1, 1], shape (..., nu); values beyond are clipped.
+
+        Returns:
+            In env units and within the bounds, shape (..., *action).
+        """
+        actions = controls.reshape(*controls.shape[:-1], *self.low.shape)
+        scaled = self._centre + self._half_range * actions
+        return np.clip(scaled, self.low, self.high, out=scaled)
+
+    def to_normalised(self, actions: np.ndarray) -> np.ndarray:
+        """Scale actions to normalised controls.
+
+        Args:
+            actions: In env units, shape (..., *action); values beyond the bounds are clipped.
+
+        Returns:
+            In [-1, 1], shape (..., nu).
+        """
+        scaled = (np.asarray(actions, dtype=np.float64) - self._centre) / self._half_range
+        leading = scaled.shape[: scaled.ndim - self.low.ndim]
+        return np.clip(scaled, -1.0, 1.0).reshape(*leading, self.action_dims)
+
+    @property
+    def _centre(self) -> np.ndarray:
+        return 0.5 * (self.low + self.high)
+
+    @property
+    def _half_range(self) -> np.ndarray:
+        return 0.5 * (self.high - self.low)
+
+
+def shift_nominal(
+    controls: np.ndarray, steps: int = 1, tail: np.ndarray | None = None
+) -> np.ndarray:
+    """Move plans on in time: drop the actions that were executed, extend the end.
+
+    Args:
+        controls: Shape (S, H, nu).
+        steps: Control steps that were executed, in [0, H].
+        tail: What to append, shape (S, steps, nu), for instance a policy's actions at the end of
+            the plan; None repeats each plan's last action.
+
+    Returns:
+        A new array, shape (S, H, nu).
+
+    Raises:
+        ValueError: If `steps` is outside [0, H] or `tail` has another shape.
+    """
+    num_states, horizon, action_dims = controls.shape
+    if not 0 <= steps <= horizon:
+        raise ValueError(f"steps must be in [0, {horizon}], the horizon, got {steps}")
+    if tail is None:
+        tail = np.repeat(controls[:, -1:], steps, axis=1)
+    if tail.shape != (num_states, steps, action_dims):
+        wanted = (num_states, steps, action_dims)
+        raise ValueError(f"tail must have shape (S, steps, nu) = {wanted}, got {tail.shape}")
+    return np.concatenate([controls[:, steps:], tail], axis=1)

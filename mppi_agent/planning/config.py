@@ -1,0 +1,182 @@
+"""Settings of the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mppi_agent.planning.noise import KnotBasis, linear_basis
+from mppi_agent.planning.presets import PRESETS
+
+__all__ = ["MPPIConfig"]
+
+_FEWEST_FITTED_SAMPLES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPPIConfig:
+    """Hold the settings of `MPPI`; the defaults work on Pendulum.
+
+    Attributes:
+        num_samples: Plans weighed per state and iteration (K), the current mean and the elites
+            among them, >= 4.
+        horizon: Length of a plan in control steps (H), >= 1.
+        iterations: Rounds of sampling and averaging, each one rollout call, >= 1.
+        knot_spacing: Control steps from one noise knot to the next, in [1, horizon]; 1 draws every
+            step on its own.
+        knot_interpolation: How noise runs between knots: `linear_basis`, `cubic_basis` or the like.
+        noise_correlation: Of the noise at neighbouring knots, in [0, 1).
+        noise_std: Of the first iteration's noise, > 0; 1 is half the action range.
+        noise_decay: Factor on the noise from one iteration to the next, in (0, 1].
+        tail_scale: Std of the log of a random noise factor per sample, >= 0; 0 is Gaussian noise.
+        antithetic: Whether samples come in mirrored pairs around the mean.
+        temperature: Spread of the weights, reward units, > 0: a number, or a schedule from the
+            iteration (0, 1, ...) to it. None sets it by effective sample size for every state.
+        ess_fraction: Effective sample size wanted, as a share of the samples, in (0, 1); read only
+            when `temperature` is None.
+        temperature_floor: Smallest temperature as a share of the best return's magnitude, >= 0, so
+            that flat returns do not get confident weights; read only when `temperature` is None.
+        discount: Of rewards per control step, in (0, 1].
+        elites: Best samples that enter the next iteration with the return they had, >= 0 and at
+            most num_samples / 2.
+        mean_preference: How far the best mean or proposal may fall behind the best noisy sample and
+            still be the plan, as a share of that sample's lead over the median, in [0, 1).
+    """
+
+    num_samples: int = 64
+    horizon: int = 20
+    iterations: int = 2
+    knot_spacing: int = 1
+    knot_interpolation: KnotBasis = linear_basis
+    noise_correlation: float = 0.0
+    noise_std: float = 0.5
+    noise_decay: float = 0.6
+    tail_scale: float = 0.0
+    antithetic: bool = True
+    temperature: float | Callable[[int], float] | None = None
+    ess_fraction: float = 0.2
+    temperature_floor: float = 1e-4
+    discount: float = 0.99
+    elites: int = 4
+    mean_preference: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: If a field is out of its range.
+            TypeError: If `knot_interpolation` is not callable.
+        """
+        self._require_int("num_samples", 4, None, "8 to 128 are usual")
+        self._require_int("horizon", 1, None, "cover 0.3 to 1 s of control steps")
+        self._require_int("iterations", 1, None, "2 suit most envs")
+        self._require_int("knot_spacing", 1, self.horizon, "use 1 for independent steps")
+        self._require_int("elites", 0, self.num_samples // 2, "use 4, or raise num_samples")
+        self._require("noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)", "use 0.5")
+        self._require("noise_std", self.noise_std > 0, "> 0", "use 0.1 to 1 (half-range = 1)")
+        self._require("noise_decay", 0 < self.noise_decay <= 1, "in (0, 1]", "use 0.6")
+        self._require("tail_scale", self.tail_scale >= 0, ">= 0", "use 0 for Gaussian noise")
+        self._require("ess_fraction", 0 < self.ess_fraction < 1, "in (0, 1)", "use 0.2")
+        self._require("temperature_floor", self.temperature_floor >= 0, ">= 0", "use 1e-4")
+        self._require("discount", 0 < self.discount <= 1, "in (0, 1]", "use 0.99")
+        self._require("mean_preference", 0 <= self.mean_preference < 1, "in [0, 1)", "use 0.1")
+        for iteration in range(self.iterations):
+            value = self.temperature_at(iteration)
+            ok = value is None or value > 0
+            self._require("temperature", ok, "> 0", "use None to set it by effective sample size")
+        if not callable(self.knot_interpolation):
+            raise TypeError(
+                f"knot_interpolation={self.knot_interpolation!r} must be a callable; "
+                "pass linear_basis or cubic_basis from mppi_agent.planning"
+            )
+
+    @classmethod
+    def for_env(
+        cls,
+        env: Any,
+        budget_ms: float | None = None,
+        *,
+        steps_per_second: float | None = None,
+    ) -> MPPIConfig:
+        """Return the measured preset of an env, or the defaults where there is none.
+
+        Args:
+            env: Env id, or an env, whose `spec` is read.
+            budget_ms: Planning time per control step, ms; needs `steps_per_second`. None keeps the
+                preset's number of samples.
+            steps_per_second: Env steps per second that the dynamics simulates in one large batch.
+
+        Returns:
+            The settings, fitted to the budget as by `fitted_to`.
+
+        Raises:
+            ValueError: If only one of the two numbers is given, or the budget is too small.
+        """
+        if isinstance(env, str):
+            env_id = env
+        else:
+            env_id = env.spec.id if env.spec is not None else ""
+        config = cls(**PRESETS.get(env_id.rpartition(":")[2], {}))
+        if (budget_ms is None) != (steps_per_second is None):
+            raise ValueError(
+                f"budget_ms={budget_ms} and steps_per_second={steps_per_second} must be given "
+                "together; measure the speed with `mppi-agent bench planner ENV`"
+            )
+        if budget_ms is None or steps_per_second is None:
+            return config
+        return config.fitted_to(budget_ms, steps_per_second)
+
+    def fitted_to(self, budget_ms: float, steps_per_second: float) -> MPPIConfig:
+        """Choose the number of samples, then of iterations, that a planning time allows.
+
+        Only simulation counts; the planner itself adds about 1 ms per plan.
+
+        Args:
+            budget_ms: Planning time per control step, ms.
+            steps_per_second: Env steps per second that the dynamics simulates in one large batch.
+
+        Returns:
+            A copy with other `num_samples`, and fewer `iterations` and `elites` if it must be.
+
+        Raises:
+            ValueError: If the budget allows fewer than 8 samples in one iteration.
+        """
+        rollouts = int(budget_ms / 1000.0 * steps_per_second / self.horizon) - 1  # one for the mean
+        for iterations in range(self.iterations, 0, -1):
+            num_samples = (rollouts + (iterations - 1) * self.elites) // iterations
+            if num_samples >= max(_FEWEST_FITTED_SAMPLES, 2 * self.elites):
+                return replace(self, num_samples=num_samples, iterations=iterations)
+        if rollouts >= _FEWEST_FITTED_SAMPLES:
+            elites = min(self.elites, rollouts // 2)
+            return replace(self, num_samples=rollouts, iterations=1, elites=elites)
+        raise ValueError(
+            f"budget_ms={budget_ms} allows {max(rollouts, 0)} samples of {self.horizon} steps at "
+            f"{steps_per_second:.0f} steps per second; at least {_FEWEST_FITTED_SAMPLES} are "
+            "needed: raise the budget, shorten the horizon or use a faster dynamics backend"
+        )
+
+    @property
+    def steps_per_plan(self) -> int:
+        """Return the most env steps that planning from one state simulates."""
+        rollouts = self.iterations * (self.num_samples - self.elites) + self.elites + 1
+        return rollouts * self.horizon
+
+    def temperature_at(self, iteration: int) -> float | None:
+        """Return the temperature of an iteration (0, 1, ...), None if it is set by ESS."""
+        if callable(self.temperature):
+            return self.temperature(iteration)
+        return self.temperature
+
+    def _require(self, name: str, ok: bool, wanted: str, cure: str) -> None:
+        if not ok:
+            raise ValueError(f"{name}={vars(self)[name]!r} must be {wanted}; {cure}")
+
+    def _require_int(self, name: str, low: int, high: int | None, cure: str) -> None:
+        value = vars(self)[name]
+        wanted = f"an int >= {low}" if high is None else f"an int in [{low}, {high}]"
+        is_int = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        in_range = is_int and low <= value and (high is None or value <= high)
+        self._require(name, in_range, wanted, cure)

@@ -1,0 +1,261 @@
+"""Model predictive path integral control on the real simulator: EnvState -> Plan.
+
+The planner keeps no memory: whoever acts keeps its own nominal and hands it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, RolloutBatch
+from mppi_agent.planning.config import MPPIConfig
+from mppi_agent.planning.noise import noise_matrix, sample_noise
+from mppi_agent.planning.samples import Samples
+from mppi_agent.planning.weights import (
+    effective_sample_size,
+    softmax_weights,
+    temperature_for_ess,
+)
+
+__all__ = ["MPPI", "LeafValue", "discounted_returns"]
+
+LeafValue = Callable[[Observation], np.ndarray]
+"""Map observations with leading axis N to the value of carrying on from them, shape (N,)."""
+
+
+class MPPI:
+    """Improve plans by sampling around them and averaging the samples by their return.
+
+    Attributes:
+        config: Settings.
+    """
+
+    def __init__(
+        self,
+        config: MPPIConfig,
+        dynamics: Dynamics,
+        to_env: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        """Bind the settings to a simulator.
+
+        Args:
+            config: Settings.
+            dynamics: Simulates the samples; the caller closes it.
+            to_env: Maps normalised controls, shape (..., nu), to actions, shape (..., *action).
+        """
+        self.config = config
+        self._dynamics = dynamics
+        self._to_env = to_env
+        self._noise_matrix = noise_matrix(
+            config.horizon,
+            config.knot_spacing,
+            config.noise_correlation,
+            config.knot_interpolation,
+        )
+
+    def plan(
+        self,
+        states: Sequence[EnvState],
+        nominals: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        leaf_value: LeafValue | None = None,
+    ) -> Plan:
+        """Plan from S states at once.
+
+        Each iteration is one rollout call for all states, a last small one evaluates the final
+        means. The outcome depends on the arguments only; they are left as they were.
+
+        Args:
+            states: S start states.
+            nominals: Proposed controls in [-1, 1] (clipped), shape (S, P, H, nu), 1 <= P <= K / 2.
+                Sampling starts around the first, the nominal; the others join the first
+                iteration's samples and count by their return alone.
+            rng: Source of the noise.
+            leaf_value: Value of the observation at the end of the horizon, per sample, reward
+                units; not asked where the episode terminated. None: 0.
+
+        Returns:
+            For each state the best plan whose return was measured, never worse than any proposal:
+            a mean, a proposal, or the best noisy sample where that is clearly better. A state all
+            of whose samples diverged keeps its nominal, with return -inf.
+
+        Raises:
+            ValueError: If `nominals` has another shape or is not finite, or `leaf_value` is not
+                finite where it counts.
+
+        Source: Williams et al. 2017, "Information theoretic MPC", Algorithm 2, without its control
+            cost; elites as in Pinneri et al. 2020, "Sample-efficient cross-entropy method"; noise
+            that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
+        """
+        mean, proposals = self._split(nominals, len(states))
+        elites = Samples.none_like(proposals)
+        means: list[Samples] = []
+        bests: list[Samples] = []
+        diverged = np.zeros(len(states), dtype=int)
+        sim_steps = 0
+
+        for iteration in range(self.config.iterations):
+            num_new = self.config.num_samples - elites.count
+            controls = self._sample(mean, proposals, num_new, iteration, rng)
+            evaluated, steps = self._evaluate(states, controls, leaf_value)
+            sim_steps += steps
+            diverged += evaluated.diverged
+            # The mean comes first, at iteration 0 the nominal and the other proposals.
+            means.append(evaluated.first(1 + proposals.shape[1]))
+
+            # The simulator is deterministic, so the elites' returns still hold.
+            pool = Samples.join([evaluated, elites])
+            temperature, weights = self._weigh(pool.returns, iteration)
+            mean = pool.weighted_mean(weights)
+            bests.append(pool.best(1))
+            elites = pool.best(self.config.elites)
+            proposals = proposals[:, :0]
+
+        final, steps = self._evaluate(states, mean[:, None], leaf_value)
+        # The nominal stays first and the first wins ties: no change without a gain.
+        controls, best_returns = self._choose(
+            Samples.join([*means, final]).best(1), Samples.join(bests).best(1), pool
+        )
+        return Plan(
+            controls=controls,
+            best_returns=best_returns,
+            nominal_returns=means[0].returns[:, 0],
+            returns=pool.returns,
+            weights=weights,
+            ess=effective_sample_size(weights),
+            temperature=temperature,
+            diverged=diverged + final.diverged,
+            sim_steps=sim_steps + steps,
+        )
+
+    def _split(self, nominals: np.ndarray, num_states: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nominal (S, H, nu) and the other proposals (S, P - 1, H, nu), clipped."""
+        horizon, most = self.config.horizon, self.config.num_samples // 2
+        given = np.shape(nominals)
+        if len(given) != 4 or given[0] != num_states or given[2] != horizon:
+            raise ValueError(
+                f"nominals must have shape (S, P, H, nu) = ({num_states}, P, {horizon}, nu), got "
+                f"{given}; a single nominal per state is nominals[:, None]"
+            )
+        if not 1 <= given[1] <= most:
+            raise ValueError(
+                f"nominals must hold 1 to num_samples / 2 = {most} proposals per state, got "
+                f"{given[1]}; pass fewer or raise num_samples"
+            )
+        if not np.isfinite(nominals).all():
+            raise ValueError(
+                "nominals must be finite, got NaN or infinity; check the policy that proposed them"
+            )
+        clipped = np.clip(np.asarray(nominals, dtype=np.float64), -1.0, 1.0)
+        return clipped[:, 0], clipped[:, 1:]
+
+    def _sample(
+        self,
+        mean: np.ndarray,
+        proposals: np.ndarray,
+        num_new: int,
+        iteration: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return the mean, the proposals and noisy copies of the mean, (S, num_new, H, nu)."""
+        config = self.config
+        num_noisy = num_new - 1 - proposals.shape[1]
+        noise = sample_noise(
+            self._noise_matrix,
+            (mean.shape[0], num_noisy, mean.shape[2]),
+            rng,
+            antithetic=config.antithetic,
+            tail_scale=config.tail_scale,
+        )
+        noise *= config.noise_std * config.noise_decay**iteration
+        noise += mean[:, None]
+        noisy = np.clip(noise, -1.0, 1.0, out=noise)
+        return np.concatenate([mean[:, None], proposals, noisy], axis=1)
+
+    def _evaluate(
+        self, states: Sequence[EnvState], controls: np.ndarray, leaf_value: LeafValue | None
+    ) -> tuple[Samples, int]:
+        """Roll out controls (S, K, H, nu) in one call; return them measured and the env steps."""
+        rollout = self._dynamics.rollout(states, self._to_env(controls))
+        values = None if leaf_value is None else _leaf_values(rollout, leaf_value)
+        returns = discounted_returns(rollout, self.config.discount, values)
+        return Samples(controls, returns), rollout.sim_steps
+
+    def _weigh(self, returns: np.ndarray, iteration: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the temperature (S,) and the weights (S, K) of a pool of samples."""
+        # Where all samples diverged, all weight goes to sample 0, so that the mean stays.
+        hopeless = np.isneginf(returns).all(axis=1)
+        returns = returns.copy()
+        returns[hopeless, 0] = 0.0
+        fixed = self.config.temperature_at(iteration)
+        if fixed is None:
+            temperature = temperature_for_ess(
+                returns, self.config.ess_fraction, self.config.temperature_floor
+            )
+        else:
+            temperature = np.full(len(returns), float(fixed))
+        return temperature, softmax_weights(returns, temperature)
+
+    def _choose(
+        self, mean: Samples, sample: Samples, last_pool: Samples
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the controls (S, H, nu) and return (S,) of the best mean or the best sample.
+
+        Means and proposals are deliberate; a noisy sample must beat them by more than the slack.
+        """
+        lead = sample.returns[:, 0] - last_pool.median_return()
+        slack = self.config.mean_preference * np.maximum(lead, 0.0)
+        is_mean = mean.returns[:, 0] >= sample.returns[:, 0] - slack
+        controls = np.where(is_mean[:, None, None], mean.controls[:, 0], sample.controls[:, 0])
+        return controls, np.where(is_mean, mean.returns[:, 0], sample.returns[:, 0])
+
+
+def discounted_returns(
+    rollout: RolloutBatch, discount: float, leaf_values: np.ndarray | None = None
+) -> np.ndarray:
+    """Sum up the discounted rewards of each rollout and the value of where it ended.
+
+    Args:
+        rollout: S x K rollouts of H steps.
+        discount: Per control step, in (0, 1].
+        leaf_values: Value of each final observation, shape (S, K), reward units; ignored where
+            the episode terminated. None: 0.
+
+    Returns:
+        Shape (S, K); -inf where the simulation diverged or the sum is not finite.
+    """
+    horizon = rollout.rewards.shape[-1]
+    is_alive = np.arange(horizon) < rollout.lengths[..., None]
+    rewards = np.where(is_alive & ~rollout.diverged[..., None], rollout.rewards, 0.0)
+    returns = rewards @ discount ** np.arange(horizon)
+    if leaf_values is not None:
+        returns = returns + discount**horizon * np.where(rollout.terminated, 0.0, leaf_values)
+    return np.where(rollout.diverged | ~np.isfinite(returns), -np.inf, returns)
+
+
+def _leaf_values(rollout: RolloutBatch, leaf_value: LeafValue) -> np.ndarray:
+    """Return the value of each final observation, (S, K), checked where it counts."""
+    shape = rollout.terminated.shape
+    final = rollout.final_observations
+    if isinstance(final, dict):
+        flat: Observation = {
+            name: part.reshape(-1, *part.shape[2:]) for name, part in final.items()
+        }
+    else:
+        flat = final.reshape(-1, *final.shape[2:])
+    values = np.asarray(leaf_value(flat), dtype=np.float64)
+    if values.shape != (shape[0] * shape[1],):
+        raise ValueError(
+            f"leaf_value must return shape (N,) = ({shape[0] * shape[1]},), got {values.shape}; "
+            "squeeze the last axis of a value network"
+        )
+    values = values.reshape(shape)
+    if not np.isfinite(values[~(rollout.terminated | rollout.diverged)]).all():
+        raise ValueError(
+            "leaf_value must be finite where a rollout neither terminated nor diverged, got NaN "
+            "or infinity; check the value network and its normalisation"
+        )
+    return values

@@ -1,0 +1,76 @@
+"""check_cloneable finds broken clones and leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import wrappers
+
+from mppi_agent.cloning import Cloneable, NotCloneableError, check_cloneable, require_cloneable
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Ant-v5", "FrozenLake-v1"])
+def test_exact_envs_pass(env_id):
+    report = check_cloneable(env_id, steps=60)
+    assert report.exact, str(report)
+    assert report.num_compared > 100
+    assert "exact         yes" in str(report)
+
+
+class Forgetful(gym.Env):
+    """Keeps part of its state where nobody looks, as a C library would."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+    hidden = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        type(self).hidden = 0
+        return np.zeros(1), {}
+
+    def step(self, action):
+        type(self).hidden += 1
+        return np.full(1, float(self.hidden)), 0.0, False, False, {"count": self.hidden}
+
+
+def test_hidden_state_is_found_and_named():
+    report = check_cloneable(Forgetful(), steps=30)
+    assert not report.exact
+    assert {mismatch.quantity for mismatch in report.mismatches} >= {"observation"}
+    assert "observation on" in str(report)
+    with pytest.raises(NotCloneableError, match="does not repeat[\\s\\S]*observation"):
+        require_cloneable(Cloneable(Forgetful()))
+
+
+def test_check_leaves_env_generator_counters_and_logs_as_found():
+    from stable_baselines3.common.monitor import Monitor
+
+    def make() -> Monitor:
+        made = gym.make("Pendulum-v1", max_episode_steps=25)
+        env = Monitor(wrappers.NormalizeObservation(wrappers.RecordEpisodeStatistics(made)))
+        env.reset(seed=0)
+        for _ in range(10):
+            env.step(np.zeros(1, dtype=np.float32))
+        return env
+
+    checked, untouched = make(), make()
+    assert check_cloneable(checked, steps=50).exact
+    for _ in range(15):
+        outcomes = [env.step(np.ones(1, dtype=np.float32))[:4] for env in (checked, untouched)]
+        np.testing.assert_equal(outcomes[0], outcomes[1])
+    assert outcomes[0][3]
+    assert checked.get_episode_lengths() == [25]
+    assert checked.get_episode_rewards() == untouched.get_episode_rewards()
+    np.testing.assert_equal(checked.reset()[0], untouched.reset()[0])
+
+
+def test_check_of_an_env_never_reset_leaves_it_never_reset():
+    env = gym.make("Pendulum-v1")
+    require_cloneable(Cloneable(env))
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(1, dtype=np.float32))
+    assert copy.copy(env.unwrapped.__dict__).get("_np_random") is None

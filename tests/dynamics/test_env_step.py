@@ -1,0 +1,197 @@
+"""The env-step oracle against hand-stepped envs, and the open-loop driver against the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from mppi_agent.cloning import Cloneable
+from mppi_agent.dynamics.env_step import EnvStepDynamics
+from mppi_agent.dynamics.rollout import open_loop_rollout, validate_actions
+from mppi_agent.interfaces import RolloutBatch
+
+
+def make(env_id: str, **kwargs: Any) -> tuple[Cloneable, EnvStepDynamics]:
+    env = Cloneable(gym.make(env_id, **kwargs))
+    env.reset(seed=0)
+    return env, EnvStepDynamics(env)
+
+
+def draw(dynamics: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    rng, space = np.random.default_rng(seed), dynamics.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        return rng.integers(space.n, size=shape)
+    return rng.uniform(space.low, space.high, size=(*shape, *space.shape))
+
+
+def assert_equal(one: RolloutBatch, other: RolloutBatch) -> None:
+    for name in one.__dataclass_fields__:
+        np.testing.assert_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Hopper-v5", "Humanoid-v5"])
+def test_rollout_is_what_the_env_itself_does(env_id):
+    env, dynamics = make(env_id)
+    states = dynamics.initial_states(2, np.random.default_rng(0))
+    actions = draw(dynamics, (2, 3, 40))
+    batch = dynamics.rollout(states, actions, keep_observations=True)
+    assert batch.sim_steps == batch.lengths.sum()
+    for s, k in np.ndindex(2, 3):
+        env.restore(states[s])
+        for step, action in enumerate(actions[s, k].astype(env.action_space.dtype)):
+            observation, reward, terminated, _, _ = env.step(action)
+            np.testing.assert_array_equal(batch.observations[s, k, step], observation)
+            assert batch.rewards[s, k, step] == reward
+            if terminated:
+                break
+        assert batch.terminated[s, k] == terminated
+        assert batch.lengths[s, k] == step + 1
+        assert (batch.rewards[s, k, step + 1 :] == 0).all()
+        np.testing.assert_array_equal(batch.final_observations[s, k], observation)
+        assert (batch.observations[s, k, step:] == observation).all()
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Hopper-v5"])
+@pytest.mark.parametrize("num", [6, 8])
+def test_open_loop_driver_equals_the_oracle(env_id, num):
+    _, dynamics = make(env_id)
+    states = dynamics.initial_states(2, np.random.default_rng(1))
+    actions = draw(dynamics, (2, 3, 60))
+    simulations = dynamics.simulations(num)
+    for keep in (True, False):
+        checked = dynamics.rollout(states, actions, keep_observations=keep)
+        assert_equal(
+            open_loop_rollout(simulations, states, actions, keep_observations=keep), checked
+        )
+    if env_id != "Pendulum-v1":
+        assert checked.terminated.all()
+    with pytest.raises(ValueError, match="6 rollouts need as many"):
+        open_loop_rollout(dynamics.simulations(5), states, actions)
+
+
+def test_a_time_limit_does_not_end_a_rollout():
+    env, dynamics = make("Pendulum-v1", max_episode_steps=5)
+    assert dynamics.max_episode_steps == 5
+    batch = dynamics.rollout([env.snapshot()], draw(dynamics, (1, 2, 20)))
+    assert (batch.lengths == 20).all() and not batch.terminated.any()
+    assert (batch.rewards != 0).all()
+
+
+def test_rollouts_leave_the_env_alone():
+    acted, dynamics = make("Hopper-v5")
+    untouched, _ = make("Hopper-v5")
+    dynamics.rollout([acted.snapshot()], draw(dynamics, (1, 2, 10)))
+    dynamics.initial_states(3, np.random.default_rng(0))
+    for _ in range(3):
+        action = np.ones(3, dtype=np.float32)
+        np.testing.assert_equal(acted.step(action), untouched.step(action))
+    np.testing.assert_equal(acted.reset(), untouched.reset())
+
+
+def test_initial_states_follow_the_generator():
+    _, dynamics = make("Pendulum-v1")
+    drawn = [dynamics.initial_states(3, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    first, again, others = [[state.observation.tolist() for state in states] for states in drawn]
+    assert first == again
+    assert first != others
+    assert first[0] != first[1]
+
+
+def test_simulations_step_snapshot_and_restore_by_index():
+    _, dynamics = make("InvertedDoublePendulum-v5")
+    states = dynamics.initial_states(3, np.random.default_rng(0))
+    simulations = dynamics.simulations(3)
+    simulations.restore(states)
+    actions = draw(dynamics, (3, 3))
+    first = simulations.step(actions[0])
+    middle = simulations.snapshot(np.array([1]))
+    np.testing.assert_array_equal(middle[0].observation, first.observations[1])
+    second = simulations.step(actions[1])
+    simulations.restore(middle, np.array([2]))  # simulation 2 repeats what simulation 1 did
+    repeated = simulations.step(actions[1][[1]], np.array([2]))
+    np.testing.assert_array_equal(repeated.observations[0], second.observations[1])
+    assert repeated.rewards[0] == second.rewards[1]
+    simulations.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        simulations.step(actions[0])
+
+
+class Fragile(gym.Env):
+    """Breaks, ends or carries on, as the action says; shows a dict."""
+
+    observation_space = gym.spaces.Dict(
+        {"x": gym.spaces.Box(-np.inf, np.inf, (2,)), "n": gym.spaces.Discrete(100)}
+    )
+    action_space = gym.spaces.Discrete(3, start=-1)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.see(), {}
+
+    def step(self, action):
+        self.count += 1
+        assert isinstance(action, int)
+        reward = float("nan") if action == -1 else float(self.count)
+        return self.see(), reward, action == 1, False, {}
+
+    def see(self):
+        return {"x": np.full(2, self.count, dtype=np.float32), "n": self.count}
+
+
+def test_divergence_and_dict_observations():
+    env = Cloneable(Fragile())
+    env.reset(seed=0)
+    dynamics = EnvStepDynamics(env)
+    assert dynamics.max_episode_steps is None
+    actions = np.array([[[0, 0, 0], [0, -1, 0], [0, 1, 0]]])
+    batch = dynamics.rollout([env.snapshot()], actions, keep_observations=True)
+    np.testing.assert_array_equal(batch.rewards[0], [[1, 2, 3], [1, 0, 0], [1, 2, 0]])
+    np.testing.assert_array_equal(batch.diverged, [[False, True, False]])
+    np.testing.assert_array_equal(batch.terminated, [[False, False, True]])
+    np.testing.assert_array_equal(batch.lengths, [[3, 2, 2]])
+    np.testing.assert_array_equal(batch.final_observations["n"], [[3, 1, 2]])
+    np.testing.assert_array_equal(batch.observations["n"][0], [[1, 2, 3], [1, 1, 1], [1, 2, 2]])
+    assert batch.observations["x"].shape == (1, 3, 3, 2)
+    driven = open_loop_rollout(
+        dynamics.simulations(3), [env.snapshot()], actions, keep_observations=True
+    )
+    assert_equal(driven, batch)
+
+
+def test_mujoco_divergence_is_seen_although_it_resets_itself():
+    env, dynamics = make("HalfCheetah-v5")
+    state = env.snapshot()
+    env.unwrapped.data.qvel[:] = 1e12
+    wild = env.snapshot()
+    batch = dynamics.rollout([wild, state], np.zeros((2, 1, 3, 6)))
+    np.testing.assert_array_equal(batch.diverged[:, 0], [True, False])
+    assert np.isfinite(batch.rewards).all() and np.isfinite(batch.final_observations).all()
+
+
+def test_useless_actions_are_refused():
+    env, dynamics = make("Pendulum-v1")
+    state = env.snapshot()
+    good = np.zeros((1, 2, 3, 1))
+    for actions, states, message in [
+        (good[..., 0], [state], r"shape \(n, n, n, 1\), got \(1, 2, 3\)"),
+        (good * np.nan, [state], "finite, got 6"),
+        (good.astype(str), [state], "convertible"),
+        (good, [state, state], "must be 1 states; got 2"),
+        (good[:, :0], [state], "at least one"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            dynamics.rollout(states, actions)
+    discrete = gym.spaces.Discrete(2)
+    with pytest.raises(ValueError, match="lie in 0 to 1"):
+        validate_actions(np.array([0, 2]), discrete, 1)
+    with pytest.raises(ValueError, match="convertible to int64"):
+        validate_actions(np.array([0.0, 1.0]), discrete, 1)
+    with pytest.raises(ValueError, match="3 simulations need as many"):
+        validate_actions(np.array([0, 1]), discrete, 1, num=3)

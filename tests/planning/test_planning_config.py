@@ -1,0 +1,73 @@
+"""Settings: validation, presets and budgets."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mppi_agent.planning import PRESETS, MPPIConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_samples": 3}, r"num_samples=3 must be an int >= 4; 8 to 128"),
+        ({"num_samples": 64.0}, r"num_samples=64.0 must be an int"),
+        ({"horizon": 0}, r"horizon=0 must be an int >= 1"),
+        ({"iterations": True}, r"iterations=True must be an int >= 1"),
+        ({"knot_spacing": 21}, r"knot_spacing=21 must be an int in \[1, 20\]; use 1"),
+        ({"elites": 33}, r"elites=33 must be an int in \[0, 32\]; .*raise num_samples"),
+        ({"noise_correlation": 1.0}, r"noise_correlation=1.0 must be in \[0, 1\)"),
+        ({"noise_std": 0.0}, r"noise_std=0.0 must be > 0"),
+        ({"noise_std": float("nan")}, r"noise_std=nan must be > 0"),
+        ({"noise_decay": 1.1}, r"noise_decay=1.1 must be in \(0, 1\]"),
+        ({"tail_scale": -0.1}, r"tail_scale=-0.1 must be >= 0"),
+        ({"ess_fraction": 1.0}, r"ess_fraction=1.0 must be in \(0, 1\)"),
+        ({"temperature_floor": -1.0}, r"temperature_floor=-1.0 must be >= 0"),
+        ({"discount": 0.0}, r"discount=0.0 must be in \(0, 1\]"),
+        ({"mean_preference": 1.0}, r"mean_preference=1.0 must be in \[0, 1\)"),
+        ({"temperature": 0.0}, r"temperature=0.0 must be > 0; use None"),
+        ({"temperature": lambda iteration: 1.0 - iteration}, r"temperature=.* must be > 0"),
+    ],
+)
+def test_bad_values_are_named_with_a_cure(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MPPIConfig(**changes)
+
+
+def test_numpy_integers_are_accepted():
+    assert MPPIConfig(num_samples=np.int64(8)) == MPPIConfig(num_samples=8)
+
+
+def test_a_string_for_the_interpolation_is_named():
+    with pytest.raises(TypeError, match=r"knot_interpolation='cubic' must be a callable; pass"):
+        MPPIConfig(knot_interpolation="cubic")
+
+
+@pytest.mark.parametrize("env_id", sorted(PRESETS))
+def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
+    preset = MPPIConfig(**PRESETS[env_id])
+    assert MPPIConfig.for_env(env_id) == preset
+    assert MPPIConfig.for_env(SimpleNamespace(spec=SimpleNamespace(id=env_id))) == preset
+    assert MPPIConfig.for_env(f"some_module:{env_id}") == preset
+
+
+def test_an_unknown_env_gets_the_defaults():
+    assert MPPIConfig.for_env("NoSuchEnv-v0") == MPPIConfig()
+    assert MPPIConfig.for_env(SimpleNamespace(spec=None)) == MPPIConfig()
+
+
+@pytest.mark.parametrize("budget_ms", [2.5, 4.0, 20.0, 200.0])
+@pytest.mark.parametrize("elites", [0, 4, 30])
+def test_a_fitted_config_uses_the_budget_and_stays_within(budget_ms, elites):
+    config = MPPIConfig(elites=elites).fitted_to(budget_ms, steps_per_second=100_000)
+    used_ms = 1000.0 * config.steps_per_plan / 100_000
+    assert used_ms <= budget_ms
+    assert used_ms > 0.5 * budget_ms
+
+
+def test_a_budget_needs_a_speed_and_enough_of_both():
+    with pytest.raises(ValueError, match=r"must be given together; measure the speed"):
+        MPPIConfig.for_env("Pendulum-v1", budget_ms=10.0)
+    with pytest.raises(ValueError, match=r"budget_ms=1.0 allows 4 samples of 20 steps"):
+        MPPIConfig.for_env("Pendulum-v1", budget_ms=1.0, steps_per_second=100_000)

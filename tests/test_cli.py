@@ -1,0 +1,143 @@
+"""The command line: what it prints, returns and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mppi_agent.cli import main
+
+COMMANDS = ["train", "eval", "plan", "compare", "check"]
+
+
+def _error(capsys):
+    """Return the one line that an error prints."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if "mppi-agent: error:" in line]
+    assert len(lines) == 1 and "Traceback" not in captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_of_the_command(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"mppi-agent {command} " in capsys.readouterr().out.partition("examples:")[2]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_unknown_env_is_one_line_with_close_matches(command, capsys):
+    arguments = [command, "model.zip", "--env"] if command == "eval" else [command]
+    assert main([*arguments, "Pendulm-v1"]) == 2
+    assert "did you mean Pendulum-v1" in _error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("HalfCheetah-v9", "did you mean HalfCheetah-v5"),
+        ("pendulum", "did you mean Pendulum-v1"),
+        ("no_such_package:Thing-v0", "cannot be imported"),
+        ("qqqqqqqq", "no registered id is close"),
+    ],
+)
+def test_wrong_env_ids_get_a_hint(env_id, message, capsys):
+    assert main(["check", env_id]) == 2
+    assert message in _error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "Pendulum-v1", "--minutes", "0"], "training time must be > 0"),
+        (["compare", "Pendulum-v1", "--algos", "dqn"], "algos must be some of"),
+        (["plan", "Pendulum-v1", "--num-samples", "1"], "num_samples=1 must be"),
+        (["eval", "missing.zip", "--env", "Pendulum-v1"], "missing.zip"),
+        (["train", "CartPole-v1", "--minutes", "0.02"], "action_space"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in _error(capsys)
+
+
+def test_a_file_that_is_no_model_is_refused(capsys, tmp_path):
+    path = tmp_path / "model.zip"
+    path.write_text("not a zip file")
+    assert main(["eval", str(path), "--env", "Pendulum-v1"]) == 2
+    assert str(path) in _error(capsys)
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="training time must be > 0"):
+        main(["train", "Pendulum-v1", "--minutes", "0", "--debug"])
+
+
+def test_check_reports_an_exactly_cloneable_env(capsys):
+    assert main(["check", "Pendulum-v1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["exact"] is True and result["mismatches"] == []
+    assert main(["check", "Pendulum-v1"]) == 0
+    assert result["backend"] in capsys.readouterr().out
+
+
+def test_plan_prints_return_time_and_effective_sample_size(capsys):
+    arguments = ["plan", "Pendulum-v1", "--steps", "5", "--num-samples", "8"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "in 5 steps" in printed and "ms per plan" in printed and "of 8" in printed
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["lengths"] == [5] and result["ms_per_plan"] > 0 and 1 <= result["ess"] <= 8
+
+
+def test_a_trained_policy_can_be_evaluated_and_can_seed_plans(capsys, tmp_path):
+    path = tmp_path / "new" / "model.zip"
+    arguments = ["train", "Pendulum-v1", "--minutes", "0.05", "--out", str(path), "--json"]
+    assert main(arguments) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["model"] == str(path) and path.exists() and not trained["interrupted"]
+    assert 3.0 <= trained["training_seconds"] < 15.0
+
+    assert main(["eval", str(path), "--env", "Pendulum-v1", "--episodes", "3", "--json"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["seeds"] == [10_000, 10_001, 10_002] and len(evaluated["returns"]) == 3
+
+    assert main(["plan", "Pendulum-v1", "--steps", "3", "--policy", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lengths"] == [3]
+
+    assert main(["eval", str(path), "--env", "HalfCheetah-v5"]) == 2
+    assert "trained with the observation_space" in _error(capsys)
+
+
+def test_ctrl_c_saves_what_training_has_and_says_where(capsys, tmp_path, monkeypatch):
+    from mppi_agent import training
+
+    def interrupt(recorder):
+        if recorder.n_calls < 5:
+            return True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Recorder, "_on_step", interrupt)
+    path = tmp_path / "model.zip"
+    assert main(["train", "Pendulum-v1", "--minutes", "10", "--out", str(path)]) == 130
+    printed = capsys.readouterr().out
+    assert "interrupted after" in printed and f"saved {path}" in printed
+    monkeypatch.undo()
+    assert main(["eval", str(path), "--env", "Pendulum-v1", "--episodes", "1"]) == 0
+
+
+def test_a_result_in_json_is_all_that_stdout_holds(capsys, tmp_path):
+    arguments = ["compare", "Pendulum-v1", "--minutes", "0.02", "--algos", "ppo", "--json"]
+    arguments += ["--episodes", "2", "--expert-episodes", "0"]
+    arguments += ["--curve-points", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["algorithm"] for row in result["rows"]] == ["PPO"]
+    assert main([argument for argument in arguments if argument != "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert "mean return" in printed and str(tmp_path / "learning_curve.png") in printed
