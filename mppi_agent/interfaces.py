@@ -26,6 +26,7 @@ __all__ = [
     "Simulations",
     "StateAdapter",
     "StepBatch",
+    "VectorTask",
 ]
 
 Observation = np.ndarray | dict[str, np.ndarray]
@@ -165,6 +166,28 @@ class BatchTask(Protocol):
 
     def terminated(self, after: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return True where the episode ended, shape (N,)."""
+        ...
+
+
+class VectorTask(Protocol):
+    """Step N simulations of an env without a simulator library as one array operation.
+
+    `physics` is what the env's `StateAdapter` captures, one row per simulation.
+    """
+
+    def step(
+        self, physics: np.ndarray, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Advance by one env step.
+
+        Args:
+            physics: Shape (N, n); not modified.
+            actions: As `env.step` takes them, shape (N, *action).
+
+        Returns:
+            New physics, shape (N, n); observations, shape (N, *obs); rewards, shape (N,); and
+            terminated, shape (N,).
+        """
         ...
 
 

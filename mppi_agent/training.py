@@ -220,17 +220,23 @@ class _Recorder(BaseCallback):
         self.snapshots: list[Snapshot] = []
         self._started, self._seconds, self._progress = started, seconds, progress
         self._interval = seconds / num_snapshots if num_snapshots else float("inf")
+        self._next_snapshot = self._interval
 
     def _on_training_start(self) -> None:
-        if self._interval < float("inf"):
-            self.snapshots.append(_take_snapshot(self.model, self._elapsed()))
+        if self._next_snapshot < float("inf"):
+            self._put_aside(self._elapsed())
 
     def _on_step(self) -> bool:
         elapsed = self._elapsed()
         self._progress.reach(elapsed)
-        if elapsed >= len(self.snapshots) * self._interval and elapsed < self._seconds:
-            self.snapshots.append(_take_snapshot(self.model, elapsed))
+        if self._next_snapshot <= elapsed < self._seconds:
+            self._put_aside(elapsed)
         return True
+
+    def _put_aside(self, elapsed: float) -> None:
+        self.snapshots.append(_take_snapshot(self.model, elapsed))
+        # An update that took longer than an interval is not caught up with copies of one policy.
+        self._next_snapshot = (elapsed // self._interval + 1) * self._interval
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started

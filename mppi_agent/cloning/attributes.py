@@ -245,19 +245,8 @@ def _is_not_state(value: Any, shared_ids: set[int]) -> bool:
         isinstance(value, _NOT_STATE)
         or id(value) in shared_ids
         or type(value).__module__.startswith(exact_pickle.RENDER_MODULES)
-        or _is_foreign_view(value)
+        or exact_pickle.is_foreign_view(value)
     )
-
-
-def _is_foreign_view(value: Any) -> bool:
-    """Say whether an array shows memory that numpy does not own, such as an MjData field."""
-    while isinstance(value, np.ndarray):
-        if value.base is None:
-            return False
-        value = value.base
-        if type(value).__name__ == "PyCapsule":
-            return True
-    return False
 
 
 def _redirect(value: Any, source: Mapping[str, Any], target: Mapping[str, Any]) -> Any:
@@ -271,7 +260,7 @@ def _redirect(value: Any, source: Mapping[str, Any], target: Mapping[str, Any]) 
         return types.MethodType(value.__func__, target[names[id(value.__self__)]])
     if isinstance(value, types.FunctionType) and value.__closure__:
         return _redirect_closure(value, names, target)
-    if _is_foreign_view(value):
+    if exact_pickle.is_foreign_view(value):
         return _redirect_view(value, source, target)
     return value
 
@@ -303,16 +292,9 @@ def _redirect_view(
 ) -> np.ndarray:
     """Find the field that a view shows and return the same field of the counterpart."""
     for name, owner in source.items():
-        if not type(owner).__module__.startswith("mujoco"):
-            continue
-        for field in dir(owner):
-            array = None if field.startswith("_") else getattr(owner, field, None)
-            if (
-                isinstance(array, np.ndarray)
-                and array.ctypes.data == view.ctypes.data
-                and array.shape == view.shape
-            ):
-                return getattr(target[name], field)
+        field = exact_pickle.field_of_view(owner, view)
+        if field is not None:
+            return getattr(target[name], field)
     raise NotCloneableError(
         f"an array of shape {view.shape} shows part of a simulator's memory that is no whole "
         "field of the env's model or data; store the field itself, or read it when needed"

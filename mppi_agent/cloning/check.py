@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import gymnasium as gym
@@ -140,13 +141,17 @@ class _Event:
 
 
 def _check(cloneable: Cloneable, steps: int, seed: int, backend: str | None) -> CloneReport:
+    model = _shared_fields(cloneable, None)
     events, seconds = _original_run(cloneable, steps, seed)
+    mismatches = [
+        Mismatch("env itself", f"shared model.{name} (see MujocoAdapter(model_fields=...))", 1, nan)
+        for name in _shared_fields(cloneable, model)
+    ]
     twin = cloneable.private_copy()
     rng = np.random.default_rng(seed)
     starts = [index for index, event in enumerate(events) if event.before is not None]
     # Two replays at a time from different states: shared memory between the two would show.
     pairs = zip(rng.permutation(starts), rng.permutation(starts), strict=True)
-    mismatches: list[Mismatch] = []
     compared = 0
     for own, others in pairs:
         replays = [("env itself", cloneable, own), ("private copy", twin, others)]
@@ -174,11 +179,17 @@ def _check(cloneable: Cloneable, steps: int, seed: int, backend: str | None) -> 
     )
 
 
+def _shared_fields(cloneable: Cloneable, before: dict[str, bytes] | None) -> dict[str, bytes]:
+    """Return the shared fields that changed; all for None, none where copies share nothing."""
+    probe = getattr(cloneable.adapter, "changed_shared_fields", None)
+    return {} if probe is None else probe(cloneable.unwrapped, before)
+
+
 def _original_run(cloneable: Cloneable, steps: int, seed: int) -> tuple[list[_Event], float]:
     rng = np.random.default_rng(seed)
     space = copy.deepcopy(cloneable.action_space)
     space.seed(seed)
-    stride = max(1, steps // _NUM_SNAPSHOTS)
+    stride = -(-steps // _NUM_SNAPSHOTS)
     cloneable.reset(seed=seed)
     events: list[_Event] = []
     seconds = 0.0
@@ -223,7 +234,7 @@ def _compare(expected: Any, actual: Any, where: str, step: int, name: str = "") 
             if key in expected and key in actual:
                 found += _compare(expected[key], actual[key], where, step, label)
             else:
-                found.append(Mismatch(where, f"{label} missing", step, float("nan")))
+                found.append(Mismatch(where, f"{label} missing", step, nan))
         return found
     try:
         left, right = np.asarray(expected), np.asarray(actual)
@@ -234,7 +245,7 @@ def _compare(expected: Any, actual: Any, where: str, step: int, name: str = "") 
     numeric = left.dtype.kind in "biufc" and right.dtype.kind in "biufc"
     if left.shape == right.shape and np.array_equal(left, right, equal_nan=numeric):
         return []
-    amount = float("nan")
+    amount = nan
     if numeric and left.shape == right.shape:
         amount = float(np.max(np.abs(left.astype(np.float64) - right.astype(np.float64))))
     return [Mismatch(where, name, step, amount)]

@@ -184,6 +184,10 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
             copy.restore(self.snapshot())
         return copy
 
+    def packed(self) -> bytes:
+        """Return `pack(self)`; a method, so that a VecEnv in another process can be asked."""
+        return pack(self)
+
     def has_diverged(self) -> bool:
         """Say whether the simulator itself reported bad numbers since the last restore."""
         probe = getattr(self._adapter, "has_diverged", None)
@@ -251,7 +255,9 @@ def pack(cloneable: Cloneable) -> bytes:
     """
     copy = cloneable.private_copy()
     try:
-        return exact_pickle.dumps((copy.env, _fresh(cloneable.adapter), copy._observation))
+        owners = list(shared_objects(copy._adapter, copy._base).values())
+        payload = (copy.env, _fresh(cloneable.adapter), copy._observation)
+        return exact_pickle.dumps(payload, owners=owners)
     except Exception as error:
         raise _not_picklable(cloneable, error) from error
 
@@ -289,7 +295,7 @@ def _fresh(adapter: StateAdapter) -> StateAdapter:
     return adapter.fresh() if isinstance(adapter, AttributeAdapter) else adapter
 
 
-def _copy_observation(observation: Any) -> Observation:
+def _copy_observation(observation: Any) -> Any:
     if type(observation) is np.ndarray:
         return observation.copy()
     if isinstance(observation, dict):

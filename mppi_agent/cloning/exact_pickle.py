@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
+import numpy as np
 from gymnasium.utils import EzPickle
 
-__all__ = ["RENDER_MODULES", "dumps", "loads"]
+__all__ = ["RENDER_MODULES", "dumps", "field_of_view", "is_foreign_view", "loads"]
 
 RENDER_MODULES = (
     "pygame",
@@ -27,15 +28,19 @@ RENDER_MODULES = (
 )
 
 
-def dumps(value: Any, shared: Mapping[str, Any] | None = None) -> bytes:
+def dumps(value: Any, shared: Mapping[str, Any] | None = None, owners: Sequence[Any] = ()) -> bytes:
     """Pickle `value` as it stands.
 
     Args:
         value: Any object; renderers and windows inside it become None.
         shared: Objects to write by name; `loads` puts its own objects of that name there.
+        owners: Simulator objects inside `value`; arrays that show their memory will show that of
+            their copies. Those in `shared` need no mention.
     """
+    shared = shared or {}
     buffer = io.BytesIO()
-    _ExactPickler(buffer, {id(obj): name for name, obj in (shared or {}).items()}).dump(value)
+    names = {id(obj): name for name, obj in shared.items()}
+    _ExactPickler(buffer, names, (*shared.values(), *owners)).dump(value)
     return buffer.getvalue()
 
 
@@ -44,10 +49,35 @@ def loads(blob: bytes, shared: Mapping[str, Any] | None = None) -> Any:
     return _ExactUnpickler(io.BytesIO(blob), shared or {}).load()
 
 
+def is_foreign_view(value: Any) -> bool:
+    """Say whether an array shows memory that numpy does not own, such as an MjData field."""
+    while isinstance(value, np.ndarray):
+        if value.base is None:
+            return False
+        value = value.base
+    return type(value).__name__ == "PyCapsule"
+
+
+def field_of_view(owner: Any, view: np.ndarray) -> str | None:
+    """Return the field of an MjModel or MjData that a view shows as a whole; None without one."""
+    if not type(owner).__module__.startswith("mujoco"):
+        return None
+    for field in dir(owner):
+        array = None if field.startswith("_") else getattr(owner, field, None)
+        if (
+            isinstance(array, np.ndarray)
+            and array.ctypes.data == view.ctypes.data
+            and array.shape == view.shape
+        ):
+            return field
+    return None
+
+
 class _ExactPickler(cloudpickle.Pickler):
-    def __init__(self, file: io.BytesIO, names: dict[int, str]) -> None:
+    def __init__(self, file: io.BytesIO, names: dict[int, str], owners: Sequence[Any]) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._names = names
+        self._owners = owners
 
     def persistent_id(self, obj: Any) -> str | None:
         return self._names.get(id(obj))
@@ -60,6 +90,11 @@ class _ExactPickler(cloudpickle.Pickler):
             from mppi_agent.cloning.mujoco import reduce_data
 
             return reduce_data(obj)
+        if kind is np.ndarray and is_foreign_view(obj):
+            for owner in self._owners:
+                field = field_of_view(owner, obj)
+                if field is not None:
+                    return getattr, (owner, field)
         if isinstance(obj, EzPickle):
             return _blank, (kind,), obj.__dict__, None, None, _set_attributes
         return super().reducer_override(obj)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -47,25 +48,30 @@ class MujocoAdapter(AttributeAdapter):
     """Clone any env whose unwrapped self has `model: MjModel` and `data: MjData`.
 
     Copies share the MjModel, so later edits of it reach them too. An env that writes to its model
-    in reset needs an adapter of its own.
+    in reset or step needs `MujocoAdapter(model_fields=...)`: those fields are then part of the
+    state, and each copy has a model of its own.
     """
 
     name = "mujoco"
     exclude = frozenset({"observation_structure", "fullpath", "mujoco_renderer"})
 
-    def __init__(self, fields: tuple[str, ...] = DERIVED_FIELDS) -> None:
+    def __init__(
+        self, fields: tuple[str, ...] = DERIVED_FIELDS, model_fields: tuple[str, ...] = ()
+    ) -> None:
         """Choose what is kept beside the integration state.
 
         Args:
             fields: Names of float64 MjData fields that a step may read before it simulates.
+            model_fields: Names of MjModel fields that the env changes, such as "body_pos".
         """
         super().__init__()
         self._fields = fields
+        self._model_fields = model_fields
         self._buffers: _Buffers | None = None
 
     def fresh(self) -> MujocoAdapter:
         """Return an equal adapter that has served no env yet."""
-        return type(self)(self._fields)
+        return type(self)(self._fields, self._model_fields)
 
     def matches(self, env: Any) -> bool:
         """Say whether the env has an MjModel and an MjData."""
@@ -95,23 +101,44 @@ class MujocoAdapter(AttributeAdapter):
         """Say whether MuJoCo met bad numbers since the last restore and reset itself."""
         return bool(self._buffers_of(env).bad_numbers.any())
 
+    def changed_shared_fields(self, env: Any, before: dict[str, bytes] | None) -> dict[str, bytes]:
+        """Return the model fields that differ from `before`, or all for None, as bytes.
+
+        Copies share the model, so none may change while the env runs.
+        """
+        fields: dict[str, bytes] = {}
+        for name in dir(env.model):
+            value = None if name.startswith("_") else getattr(env.model, name)
+            if isinstance(value, np.ndarray) and name not in self._model_fields:
+                content = value.tobytes()
+                if before is None or before.get(name) != content:
+                    fields[name] = content
+        return fields
+
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         import mujoco
 
-        data = mujoco.MjData(env.model)
+        model = copy.copy(env.model) if self._model_fields else env.model
+        data = mujoco.MjData(model)
         mujoco.mj_copyData(data, env.model, env.data)
-        return {"model": env.model, "data": data}
+        return {"model": model, "data": data}
 
     def _buffers_of(self, env: Any) -> _Buffers:
         if self._buffers is None or self._buffers.data is not env.data:
-            self._buffers = _Buffers(env.model, env.data, self._fields)
+            self._buffers = _Buffers(env.model, env.data, self._fields, self._model_fields)
         return self._buffers
 
 
 class _Buffers:
     """Move the state of one MjData in and out of vectors."""
 
-    def __init__(self, model: Any, data: Any, fields: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        data: Any,
+        fields: tuple[str, ...],
+        model_fields: tuple[str, ...] = (),
+    ) -> None:
         import mujoco
 
         self.model, self.data = model, data
@@ -119,6 +146,7 @@ class _Buffers:
         self._signature = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self._size = mujoco.mj_stateSize(model, self._signature)
         arrays = [getattr(data, name) for name in fields if hasattr(data, name)]
+        arrays += [getattr(model, name) for name in model_fields]
         self._views = [array.reshape(-1) for array in arrays if array.size]
         stops = np.cumsum([view.size for view in self._views]).tolist()
         self._parts = list(zip(self._views, [0, *stops[:-1]] if stops else [], stops, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -100,7 +101,7 @@ def without_passive_wrappers(env: gym.Env) -> Iterator[None]:
     normalizers = [layer for layer in active if isinstance(layer, _NORMALIZERS)]
     updating = [layer.__dict__["_update_running_mean"] for layer in normalizers]
     try:
-        for layer, inner in zip(active[:-1], active[1:], strict=True):
+        for layer, inner in pairwise(active):
             layer.env = inner
         for layer in normalizers:
             layer.__dict__["_update_running_mean"] = False

@@ -9,21 +9,27 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.cloning import Cloneable, find_cloneable
+from mppi_agent.cloning import Cloneable, find_cloneable, unpack
 from mppi_agent.dynamics.env_step import EnvStepDynamics
+from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
 from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
+from mppi_agent.dynamics.tasks import batch_task_of, vector_task_of
+from mppi_agent.dynamics.vector import VectorDynamics
 from mppi_agent.interfaces import Dynamics
 
 __all__ = [
     "EnvStepDynamics",
+    "MujocoBatchDynamics",
     "ProcessPoolDynamics",
+    "VectorDynamics",
     "make_dynamics",
     "mismatch",
     "sub_env",
 ]
 
 _AGREEMENT_STEPS = 20
-_AGREEMENT_TOLERANCE = 1e-9
+_TOLERANCE = 1e-9  # where the env observes in float64
+_SINGLE_TOLERANCE = 1e-6  # where it observes in float32
 
 
 def make_dynamics(
@@ -44,20 +50,19 @@ def make_dynamics(
         ValueError: If `substeps` is given for an env without a vectorised task.
     """
     num_workers = num_workers or os.cpu_count() or 1
-    if _may_batch(env):
-        from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
-
-        batch = MujocoBatchDynamics(env, num_threads=num_workers)
-        difference = mismatch(batch, EnvStepDynamics(env))
-        if difference is None:
-            if substeps is None:
-                return batch
+    fast = _fast_backend(env, num_workers)
+    if fast is not None:
+        difference = mismatch(fast, EnvStepDynamics(env))
+        if difference is None and substeps is None:
+            return fast
+        if difference is None and isinstance(fast, MujocoBatchDynamics):
             return MujocoBatchDynamics(env, num_threads=num_workers, substeps=substeps)
-        warnings.warn(
-            f"the vectorised task of {type(env.unwrapped).__name__} differs from env.step in "
-            f"{difference}; using the slower env-step workers",
-            stacklevel=2,
-        )
+        if difference is not None:
+            warnings.warn(
+                f"the vectorised task of {type(env.unwrapped).__name__} differs from env.step in "
+                f"{difference}; using the slower env-step workers",
+                stacklevel=2,
+            )
     if substeps is not None:
         raise ValueError(
             f"substeps={substeps} needs a MuJoCo env with a vectorised task, and "
@@ -91,13 +96,15 @@ def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
     if not np.array_equal(fast.lengths, slow.lengths):
         return f"termination: {fast.lengths.ravel()} steps instead of {slow.lengths.ravel()}"
     alive = np.arange(_AGREEMENT_STEPS) < slow.lengths[..., None]
+    is_single = oracle.observation_space.dtype == np.float32
+    tolerance = _SINGLE_TOLERANCE if is_single else _TOLERANCE
     for name in ("rewards", "observations"):
         ours, theirs = getattr(fast, name), getattr(slow, name)
         error = np.abs(
             np.where(alive.reshape(alive.shape + (1,) * (ours.ndim - 3)), ours - theirs, 0)
         )
         step = int(np.argmax(error.reshape(2, _AGREEMENT_STEPS, -1).max(axis=(0, 2))))
-        if error.max() > _AGREEMENT_TOLERANCE * (1 + np.abs(theirs).max()):
+        if error.max() > tolerance * (1 + np.abs(theirs).max()):
             return f"{name} by {error.max():.3g} at step {step}"
     return None
 
@@ -109,12 +116,10 @@ def sub_env(env: Any) -> Cloneable:
         env: A Gymnasium env or an SB3 `VecEnv`.
 
     Returns:
-        The `Cloneable` itself where it lives in this process. For envs in other processes, one
-        made anew from their `spec`.
+        The `Cloneable` itself where it lives in this process, an exact copy where it does not.
 
     Raises:
         TypeError: If an env is not wrapped in `Cloneable`.
-        ValueError: If envs live in other processes and have no `spec`.
     """
     if not hasattr(env, "env_method"):
         return find_cloneable(env)
@@ -123,33 +128,19 @@ def sub_env(env: Any) -> Cloneable:
         cloneables = [find_cloneable(one) for one in inner.envs]
         return cloneables[0]
     try:
-        env.get_attr("num_resets")
+        return unpack(env.env_method("packed", indices=[0])[0])
     except AttributeError as error:
         raise TypeError(
             "the envs of this VecEnv are not Cloneable; make them with "
             "make_vec_env(env_id, n_envs, wrapper_class=Cloneable)"
         ) from error
-    spec = env.get_attr("spec")[0]
-    if spec is None:
-        raise ValueError(
-            "the envs run in other processes and have no spec to make a simulation from; register "
-            "the env with gymnasium, use DummyVecEnv, or pass dynamics="
-        )
-    return find_cloneable(_made_again(spec))
 
 
-def _made_again(spec: Any) -> gym.Env:
-    made = gym.make(spec)
-    try:
-        find_cloneable(made)
-    except TypeError:
-        return Cloneable(made)
-    return made
-
-
-def _may_batch(env: Cloneable) -> bool:
-    if not hasattr(env.unwrapped, "model") or not env.is_transparent:
-        return False
-    from mppi_agent.dynamics.tasks import batch_task_of
-
-    return batch_task_of(env.unwrapped) is not None
+def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:
+    if not env.is_transparent:
+        return None
+    if hasattr(env.unwrapped, "model"):
+        if batch_task_of(env.unwrapped) is None:
+            return None
+        return MujocoBatchDynamics(env, num_threads=num_workers)
+    return None if vector_task_of(env.unwrapped) is None else VectorDynamics(env)

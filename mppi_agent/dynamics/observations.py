@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,12 @@ __all__ = [
 
 def stack_observations(observations: Sequence[Any]) -> Observation:
     """Stack N observations along a new first axis."""
-    if isinstance(observations[0], dict):
-        keys = observations[0].keys()
-        return {key: stack_observations([obs[key] for obs in observations]) for key in keys}
-    return np.array(observations)
+    return _combine(observations, np.array)
+
+
+def join_observations(parts: Sequence[Any], axis: int) -> Observation:
+    """Concatenate arrays, or dicts of them, along an axis."""
+    return _combine(parts, lambda leaves: np.concatenate(leaves, axis=axis))
 
 
 def empty_observations(example: Observation, shape: tuple[int, ...]) -> Observation:
@@ -35,12 +37,20 @@ def empty_observations(example: Observation, shape: tuple[int, ...]) -> Observat
         example: Observations with one leading axis.
         shape: Leading axes of the result.
     """
-    if isinstance(example, dict):
-        return {key: empty_observations(value, shape) for key, value in example.items()}
-    return np.zeros((*shape, *example.shape[1:]), dtype=example.dtype)
+    return _combine([example], lambda leaf: np.zeros((*shape, *leaf[0].shape[1:]), leaf[0].dtype))
 
 
-def write_rows(target: Observation, index: Any, rows: Observation) -> None:
+def select_rows(observations: Observation, index: Any) -> Observation:
+    """Return `observations[index]` for arrays and dicts of them."""
+    return _combine([observations], lambda leaf: leaf[0][index])
+
+
+def reshape_leading(observations: Observation, num: int, shape: tuple[int, ...]) -> Observation:
+    """Replace the first `num` axes by `shape`."""
+    return _combine([observations], lambda leaf: leaf[0].reshape(*shape, *leaf[0].shape[num:]))
+
+
+def write_rows(target: Any, index: Any, rows: Any) -> None:
     """Do `target[index] = rows` for arrays and dicts of them."""
     if isinstance(target, dict):
         for key, value in target.items():
@@ -49,31 +59,17 @@ def write_rows(target: Observation, index: Any, rows: Observation) -> None:
         target[index] = rows
 
 
-def select_rows(observations: Observation, index: Any) -> Observation:
-    """Return `observations[index]` for arrays and dicts of them."""
-    if isinstance(observations, dict):
-        return {key: select_rows(value, index) for key, value in observations.items()}
-    return observations[index]
-
-
-def reshape_leading(observations: Observation, num: int, shape: tuple[int, ...]) -> Observation:
-    """Replace the first `num` axes by `shape`."""
-    if isinstance(observations, dict):
-        return {key: reshape_leading(value, num, shape) for key, value in observations.items()}
-    return observations.reshape(*shape, *observations.shape[num:])
-
-
-def join_observations(parts: Sequence[Any], axis: int) -> Observation:
-    """Concatenate arrays, or dicts of them, along an axis."""
-    if isinstance(parts[0], dict):
-        return {key: join_observations([part[key] for part in parts], axis) for key in parts[0]}
-    return np.concatenate(parts, axis=axis)
-
-
-def finite_rows(observations: Observation) -> np.ndarray:
+def finite_rows(observations: Any) -> np.ndarray:
     """Say for each of N observations whether all its numbers are finite, shape (N,)."""
     if isinstance(observations, dict):
-        return np.logical_and.reduce([finite_rows(value) for value in observations.values()])
+        return np.all([finite_rows(value) for value in observations.values()], axis=0)
     if observations.dtype.kind not in "fc":
         return np.ones(len(observations), dtype=bool)
     return np.isfinite(observations.reshape(len(observations), -1)).all(axis=1)
+
+
+def _combine(parts: Sequence[Any], function: Callable[[list[Any]], np.ndarray]) -> Any:
+    """Apply `function` to the list of arrays at each leaf of equally structured observations."""
+    if isinstance(parts[0], dict):
+        return {key: _combine([part[key] for part in parts], function) for key in parts[0]}
+    return function(list(parts))

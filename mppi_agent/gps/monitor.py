@@ -78,6 +78,11 @@ class BestPolicy:
         self.score = -np.inf
         self._weights: dict[str, Any] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no weights were offered yet."""
+        return self._weights is None
+
     def offer(self, policy: ActorCriticPolicy, score: float) -> bool:
         """Keep the policy's weights if `score` is the best so far; say whether it is."""
         if score < self.score:

@@ -32,7 +32,7 @@ from mppi_agent.gps.dataset import LabelBatch, LabelDataset
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.improvement import TrustRegionUpdate, UpdateConfig
 from mppi_agent.gps.labels import Gap, LabelReport, StudentStep
-from mppi_agent.gps.monitor import BestPolicy
+from mppi_agent.gps.monitor import BestPolicy, Evaluation
 from mppi_agent.gps.policies import (
     CnnPolicy,
     MlpPolicy,
@@ -193,6 +193,9 @@ class MPPIGPS(BaseAlgorithm):
         self._engine: Engine | None = None
         if not hasattr(self, "_rngs"):
             self._start_afresh()
+        # What a saved model leaves behind: labels have a file of their own.
+        self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
+        self._best = BestPolicy()
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
@@ -233,9 +236,7 @@ class MPPIGPS(BaseAlgorithm):
         )
         self._update = TrustRegionUpdate(config, self._rngs["update"])
         self._regression = LabelRegression(max_grad_norm=self.max_grad_norm)
-        self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
         self._gap = Gap()
-        self._best = BestPolicy()
         self._round = 0
         self._seconds: dict[str, float] = {}
         self._steps_to_plan = 0.0
@@ -282,6 +283,8 @@ class MPPIGPS(BaseAlgorithm):
             engine = self._get_engine()
             if self._round == 0:
                 self._learn_from_expert(engine)
+            elif self._best.is_empty:
+                self._offer(engine)  # a loaded policy is the one to beat
             while self.num_timesteps < total_timesteps:
                 if not self.collect_rollouts(engine, callback, total_timesteps):
                     break
@@ -465,9 +468,7 @@ class MPPIGPS(BaseAlgorithm):
             return
         self._steps_to_evaluate = 0.0
         with self._timed("evaluate"):
-            result = engine.evaluate(self.policy)
-            self.num_sim_steps += result.sim_steps
-            self._best.offer(self.policy, result.mean)
+            result = self._offer(engine)
             self.logger.record("eval/mean_reward", result.mean)
             self.logger.record("eval/min_reward", float(result.returns.min()))
             if engine.is_coarse:
@@ -483,10 +484,15 @@ class MPPIGPS(BaseAlgorithm):
         """Compare the latest policy with the best and keep the better one."""
         if self._engine is None:
             return
-        result = self._engine.evaluate(self.policy)
+        self._offer(self._engine)
+        self._best.restore(self.policy)
+
+    def _offer(self, engine: Engine) -> Evaluation:
+        """Evaluate the policy and keep its weights if it is the best so far."""
+        result = engine.evaluate(self.policy)
         self.num_sim_steps += result.sim_steps
         self._best.offer(self.policy, result.mean)
-        self._best.restore(self.policy)
+        return result
 
     def _draw_labels(self, num: int) -> LabelBatch | None:
         return self.replay_buffer.sample(num, self._round, self._rngs["dataset"])

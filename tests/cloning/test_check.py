@@ -8,8 +8,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import wrappers
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 
-from mppi_agent.cloning import Cloneable, NotCloneableError, check_cloneable, require_cloneable
+from mppi_agent.cloning import (
+    Cloneable,
+    MujocoAdapter,
+    NotCloneableError,
+    check_cloneable,
+    require_cloneable,
+)
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Ant-v5", "FrozenLake-v1"])
@@ -42,7 +49,7 @@ def test_hidden_state_is_found_and_named():
     assert not report.exact
     assert {mismatch.quantity for mismatch in report.mismatches} >= {"observation"}
     assert "observation on" in str(report)
-    with pytest.raises(NotCloneableError, match="does not repeat[\\s\\S]*observation"):
+    with pytest.raises(NotCloneableError, match=r"does not repeat[\s\S]*observation"):
         require_cloneable(Cloneable(Forgetful()))
 
 
@@ -74,3 +81,25 @@ def test_check_of_an_env_never_reset_leaves_it_never_reset():
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.zeros(1, dtype=np.float32))
     assert copy.copy(env.unwrapped.__dict__).get("_np_random") is None
+
+
+class MovingGoal(HopperEnv):
+    """Moves a body of its model in each reset, as Adroit does."""
+
+    def reset_model(self):
+        self.model.body_mass[2] = 1.0 + self.np_random.random()
+        return super().reset_model()
+
+
+def test_reset_that_writes_to_the_shared_model_is_found_and_curable():
+    report = check_cloneable(MovingGoal(), steps=30)
+    assert "shared model.body_mass" in str(report)
+    cured = Cloneable(MovingGoal(), MujocoAdapter(model_fields=("body_mass",)))
+    assert check_cloneable(cured, steps=30).exact
+    cured.reset(seed=0)
+    mass = cured.unwrapped.model.body_mass[2]
+    twin = cured.private_copy()
+    twin.reset(seed=1)
+    assert twin.unwrapped.model.body_mass[2] != mass == cured.unwrapped.model.body_mass[2]
+    twin.restore(cured.snapshot())
+    assert twin.unwrapped.model.body_mass[2] == mass

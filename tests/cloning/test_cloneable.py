@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import wrappers
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.utils import EzPickle
 
 from mppi_agent.cloning import (
@@ -293,7 +294,7 @@ def test_uncopyable_wrapper_is_named():
             self.line = socket.socket()
 
     env = Phone(gym.make("Pendulum-v1"))
-    with pytest.raises(NotCloneableError, match="Phone .*'line'"):
+    with pytest.raises(NotCloneableError, match=r"Phone .*'line'"):
         Cloneable(env)
     env.line.close()
 
@@ -341,3 +342,22 @@ def test_misuse_is_refused_with_the_cure():
     hopper.reset(seed=0)
     with pytest.raises(ValueError, match="another MuJoCo model"):
         ant.restore(hopper.snapshot())
+
+
+class Watching(HopperEnv):
+    """Keeps a view of simulator memory; a copied view would show the original's."""
+
+    def reset_model(self):
+        self.heights = self.data.qpos
+        return super().reset_model()
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float(self.heights[1]), terminated, truncated, info
+
+
+def test_views_of_simulator_memory_follow_the_copy():
+    cloneable = assert_law(Watching())
+    twin = cloneable.private_copy()
+    assert np.shares_memory(twin.unwrapped.heights, twin.unwrapped.data.qpos)
+    assert not np.shares_memory(twin.unwrapped.heights, cloneable.unwrapped.data.qpos)

@@ -1,13 +1,13 @@
-"""Vectorised tasks of known MuJoCo envs, each proved equal to `env.step` by a test."""
+"""Vectorised tasks of known envs, each proved equal to `env.step` by a test."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mppi_agent.dynamics.tasks import arms, locomotion, pendulums
-from mppi_agent.interfaces import BatchTask
+from mppi_agent.dynamics.tasks import arms, classic_control, locomotion, pendulums
+from mppi_agent.interfaces import BatchTask, VectorTask
 
-__all__ = ["batch_task_of"]
+__all__ = ["batch_task_of", "vector_task_of"]
 
 _GYMNASIUM = "gymnasium.envs.mujoco."
 
@@ -24,6 +24,14 @@ _BUILDERS = {
     _GYMNASIUM + "pusher_v5.PusherEnv": arms.pusher,
 }
 
+_CLASSIC = "gymnasium.envs.classic_control."
+
+_VECTOR_BUILDERS = {
+    _CLASSIC + "pendulum.PendulumEnv": classic_control.pendulum,
+    _CLASSIC
+    + "continuous_mountain_car.Continuous_MountainCarEnv": classic_control.mountain_car_continuous,
+}
+
 
 def batch_task_of(env: Any) -> BatchTask | None:
     """Return the vectorised task of an unwrapped env, or None where there is none.
@@ -32,6 +40,21 @@ def batch_task_of(env: Any) -> BatchTask | None:
     """
     if hasattr(env, "batch_task"):
         return env.batch_task()
-    kind = type(env)
-    builder = _BUILDERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    builder = _BUILDERS.get(_class_name(env))
     return None if builder is None else builder(env)
+
+
+def vector_task_of(env: Any) -> VectorTask | None:
+    """Return the array form of an unwrapped env that has no simulator, or None.
+
+    An env of your own joins by a method `vector_task()` that returns a `VectorTask`.
+    """
+    if hasattr(env, "vector_task"):
+        return env.vector_task()
+    builder = _VECTOR_BUILDERS.get(_class_name(env))
+    return None if builder is None else builder(env)
+
+
+def _class_name(env: Any) -> str:
+    kind = type(env)
+    return f"{kind.__module__}.{kind.__qualname__}"
