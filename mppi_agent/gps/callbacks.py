@@ -27,12 +27,19 @@ class WallClockBudget(BaseCallback):
         self.seconds = seconds
         self._started = 0.0
 
+    def used(self) -> float:
+        """Return the share of the budget that is used; above 1 once it is over."""
+        return (time.perf_counter() - self._started) / self.seconds
+
     def _on_training_start(self) -> None:
         self._started = time.perf_counter()
+        # Only MPPIGPS has a clock; other algorithms are just stopped.
+        if hasattr(self.model, "clock"):
+            self.model.clock = self.used
 
     def _on_step(self) -> bool:
-        used = (time.perf_counter() - self._started) / self.seconds
-        # Algorithms other than MPPIGPS have no such attribute and are only stopped.
-        if hasattr(self.model, "budget_used"):
-            self.model.budget_used = min(used, 1.0)
-        return used < 1.0
+        return self.used() < 1.0
+
+    def _on_training_end(self) -> None:
+        if hasattr(self.model, "clock"):
+            self.model.clock = None

@@ -5,7 +5,7 @@ Nothing here is saved with a model; it is built anew for the env that a model is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from mppi_agent.dynamics import make_dynamics, sub_env
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import LabelBatch, StateArchive
+from mppi_agent.gps.evaluation import Evaluation, evaluate
 from mppi_agent.gps.labels import Labeler, expert_episodes
-from mppi_agent.gps.monitor import Evaluation, evaluate
 from mppi_agent.gps.sampler import ClosedLoopSampler
 from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import Dynamics, EnvState, Simulations
@@ -107,11 +107,17 @@ class Engine:
         """Return the most env steps that an evaluation simulates."""
         return len(self._eval_states) * self.max_episode_steps
 
-    def expert_episodes(self, num: int, num_steps: int) -> tuple[list[EnvState], LabelBatch, int]:
+    def expert_episodes(
+        self, num: int, num_steps: int, should_stop: Callable[[], bool]
+    ) -> tuple[list[EnvState], LabelBatch, int]:
         """Let the expert act from `num` resets; return states, labels as the policy sees them."""
         num_steps = min(num_steps, self.max_episode_steps)
         states, labels, sim_steps = expert_episodes(
-            self.expert, self.dynamics.simulations(num), self._reset_pool[:num], num_steps
+            self.expert,
+            self.dynamics.simulations(num),
+            self._reset_pool[:num],
+            num_steps,
+            should_stop,
         )
         return (
             states,

@@ -7,7 +7,7 @@ student are deterministic: they are the nominal that MPPI must beat ("hindsight 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from mppi_agent.gps.dataset import LabelBatch, label_batch
 from mppi_agent.interfaces import EnvState, Observation, Plan, Simulations
 from mppi_agent.planning import BoxScaling, LeafValue, shift_nominal
 
-__all__ = ["Gap", "LabelReport", "Labeler", "StudentStep", "expert_episodes"]
+__all__ = ["LabelReport", "Labeler", "StudentStep", "expert_episodes"]
 
 
 @dataclass(frozen=True)
@@ -62,33 +62,10 @@ class LabelReport:
     diverged: int
     sim_steps: int
 
-
-class Gap:
-    """Track how far plans beat the student, as a share in [0, 1] that no reward scale enters.
-
-    1: the student earns nothing of what the planner does. 0: plans no longer beat it.
-
-    Args:
-        memory: Weight of the past per update, in [0, 1).
-    """
-
-    def __init__(self, memory: float = 0.9) -> None:
-        self._memory = memory
-        self._gain = 0.0
-        self._scale = 0.0
-
-    @property
-    def share(self) -> float:
-        """Return the gap; 1 before the first measurement."""
-        return self._gain / self._scale if self._scale > 0 else 1.0
-
-    def update(self, report: LabelReport) -> None:
-        """Merge a measurement."""
-        gain = max(report.gain, 0.0)
-        scale = abs(report.student_return) + gain + 1e-12
-        keep = self._memory if self._scale > 0 else 0.0
-        self._gain = keep * self._gain + (1 - keep) * gain
-        self._scale = keep * self._scale + (1 - keep) * scale
+    def figures(self) -> dict[str, float]:
+        """Return what belongs in a log."""
+        names = ("acceptance", "gain", "student_return", "ess", "diverged")
+        return {name: float(getattr(self, name)) for name in names}
 
 
 class Labeler:
@@ -135,7 +112,7 @@ class Labeler:
         # Evenly spread over time with a random phase: neighbours teach the same thing twice.
         stride = len(candidates) / num_states
         picks = (rng.random() * stride + stride * np.arange(num_states)).astype(int)
-        chosen = [candidates[i] for i in picks]
+        chosen = [candidates[int(i)] for i in picks]
         steps = [self._history[env][i] for env, i in chosen]
         nominals = np.stack([self._hindsight(env, i) for env, i in chosen])
         plan = self._expert.label([s.state for s in steps], nominals, leaf_value=leaf_value)
@@ -153,7 +130,7 @@ class Labeler:
             actions = self._scaling.to_env(plan.controls[rows, 0])
             scale = np.median(gains[rows])
             labels = label_batch(
-                [steps[i].observation for i in rows],
+                [steps[int(i)].observation for i in rows],
                 list(actions),
                 list(np.clip(gains[rows] / scale, 0.1, 3.0)),
             )
@@ -193,7 +170,11 @@ class Labeler:
 
 
 def expert_episodes(
-    expert: MPPIAgent, simulations: Simulations, states: Sequence[EnvState], num_steps: int
+    expert: MPPIAgent,
+    simulations: Simulations,
+    states: Sequence[EnvState],
+    num_steps: int,
+    should_stop: Callable[[], bool],
 ) -> tuple[list[EnvState], LabelBatch, int]:
     """Let the expert act from some states at once and record what it does.
 
@@ -205,6 +186,7 @@ def expert_episodes(
         simulations: One per state.
         states: Where the episodes begin.
         num_steps: Longest episode.
+        should_stop: Asked between plans.
 
     Returns:
         The states that were visited, their labels in env units, and the env steps simulated.

@@ -1,97 +1,81 @@
-"""Evaluate the student on the true env, in simulation, and keep the best policy."""
+"""Watch the student on the true env, in simulation, and keep its best weights."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
-from mppi_agent.gps.view import PolicyView
-from mppi_agent.interfaces import EnvState, Simulations
+from mppi_agent.gps.engine import Engine
+from mppi_agent.gps.evaluation import Evaluation
+from mppi_agent.gps.schedules import StepBudget
 
-__all__ = ["BestPolicy", "Evaluation", "evaluate"]
+__all__ = ["Monitor"]
+
+_EVAL_SHARE = 0.05  # of simulated steps
+_COARSE_TOLERANCE = 0.2  # of the coarse model's return
+_MOST_COARSE_FAILURES = 3
+_TRUE_SHARE = 0.4  # of the training that always runs on the true model
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Hold undiscounted returns of whole episodes.
+class Monitor:
+    """Evaluate the student now and then, keep its best weights, watch the coarse model.
 
     Attributes:
-        returns: Shape (E,).
-        sim_steps: Env steps simulated.
+        best_mean: Mean return of the best weights so far, undiscounted.
     """
-
-    returns: np.ndarray
-    sim_steps: int
-
-    @property
-    def mean(self) -> float:
-        """Return the mean over episodes."""
-        return float(self.returns.mean())
-
-
-def evaluate(
-    policy: ActorCriticPolicy,
-    view: PolicyView,
-    simulations: Simulations,
-    states: Sequence[EnvState],
-    max_episode_steps: int,
-) -> Evaluation:
-    """Run the deterministic policy from some states at once.
-
-    Args:
-        policy: Acts without noise.
-        view: Shows it the observations.
-        simulations: One per state.
-        states: Where the episodes begin.
-        max_episode_steps: Longest episode.
-
-    Returns:
-        One return per state; a simulation that diverges ends there.
-    """
-    simulations.restore(states)
-    observations = stack_observations([state.observation for state in states])
-    returns = np.zeros(len(states))
-    running = np.arange(len(states))
-    sim_steps = 0
-    for _ in range(max_episode_steps):
-        actions = view.best_actions(policy, view.observe(select_rows(observations, running)))
-        step = simulations.step(actions, running)
-        sim_steps += len(running)
-        returns[running] += np.where(step.diverged, 0.0, step.rewards)
-        write_rows(observations, running, step.observations)
-        running = running[~(step.terminated | step.diverged)]
-        if not len(running):
-            break
-    return Evaluation(returns, sim_steps)
-
-
-class BestPolicy:
-    """Keep a copy of the best weights seen."""
 
     def __init__(self) -> None:
-        self.score = -np.inf
-        self._weights: dict[str, Any] | None = None
+        self.best_mean = -np.inf
+        self._best_weights: dict[str, Any] | None = None
+        self._budget = StepBudget()
+        self._coarse_failures = 0
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no weights were offered yet."""
-        return self._weights is None
+    def earn(self, sim_steps: int) -> None:
+        """Grant evaluations their share beside `sim_steps` of samples."""
+        self._budget.earn(sim_steps, _EVAL_SHARE)
 
-    def offer(self, policy: ActorCriticPolicy, score: float) -> bool:
-        """Keep the policy's weights if `score` is the best so far; say whether it is."""
-        if score < self.score:
-            return False
-        self.score = score
-        self._weights = copy.deepcopy(policy.state_dict())
-        return True
+    def look(
+        self, engine: Engine, policy: ActorCriticPolicy, progress_remaining: float
+    ) -> tuple[int, dict[str, float]]:
+        """Evaluate if it is time to.
 
-    def restore(self, policy: ActorCriticPolicy) -> None:
+        The coarse model is left for the true one when it promises clearly more than the true one
+        pays, three evaluations in a row, or when training nears its end.
+
+        Returns:
+            Env steps simulated, and figures for the log.
+        """
+        if not self._budget.pay(engine.evaluation_steps):
+            return 0, {}
+        result = self.offer(engine, policy)
+        sim_steps = result.sim_steps
+        figures = {
+            "eval/mean_reward": result.mean,
+            "eval/min_reward": float(result.returns.min()),
+            "eval/best_mean_reward": self.best_mean,
+        }
+        if engine.is_coarse:
+            coarse = engine.evaluate(policy, on_coarse=True)
+            sim_steps += coarse.sim_steps
+            figures["eval/coarse_mean_reward"] = coarse.mean
+            misleads = coarse.mean - result.mean > _COARSE_TOLERANCE * abs(coarse.mean)
+            self._coarse_failures = self._coarse_failures + 1 if misleads else 0
+            if self._coarse_failures >= _MOST_COARSE_FAILURES or progress_remaining < _TRUE_SHARE:
+                engine.use_true_model()
+        return sim_steps, figures
+
+    def offer(self, engine: Engine, policy: ActorCriticPolicy) -> Evaluation:
+        """Evaluate the policy and keep its weights if they are the best so far."""
+        result = engine.evaluate(policy)
+        if result.mean >= self.best_mean:
+            self.best_mean = result.mean
+            self._best_weights = copy.deepcopy(policy.state_dict())
+        return result
+
+    def restore_best(self, policy: ActorCriticPolicy) -> None:
         """Put the best weights into the policy; do nothing if none were offered."""
-        if self._weights is not None:
-            policy.load_state_dict(self._weights)
+        if self._best_weights is not None:
+            policy.load_state_dict(self._best_weights)

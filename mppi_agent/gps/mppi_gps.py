@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import DiagGaussianDistribution
@@ -28,11 +26,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import sub_env
 from mppi_agent.dynamics.observations import select_rows
-from mppi_agent.gps.dataset import LabelBatch, LabelDataset
+from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
-from mppi_agent.gps.improvement import TrustRegionUpdate, UpdateConfig
-from mppi_agent.gps.labels import Gap, LabelReport, StudentStep
-from mppi_agent.gps.monitor import BestPolicy, Evaluation
+from mppi_agent.gps.guidance import Guidance
+from mppi_agent.gps.improvement import PolicyLoss, TrustRegionUpdate, UpdateConfig
+from mppi_agent.gps.labels import StudentStep
+from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.policies import (
     CnnPolicy,
     MlpPolicy,
@@ -41,9 +40,10 @@ from mppi_agent.gps.policies import (
     default_policy_kwargs,
     update_normalizers,
 )
-from mppi_agent.gps.presets import preset_for
 from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.sampler import SampleBatch
+from mppi_agent.gps.schedules import PhaseTimer
+from mppi_agent.gps.settings import check_action_space, check_settings, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import MPPIConfig
@@ -86,6 +86,8 @@ class MPPIGPS(BaseAlgorithm):
         substeps: Of the coarse model that sampling begins on; 0: true model throughout.
         planner: Settings of the expert; None: the env's preset.
         dynamics: Simulates; None: the fastest exact backend.
+        policy_loss: How samples pull on the policy; None: `clipped_loss(clip_range)`. The pure
+            path-integral weights are `path_integral_loss(ess_fraction)`.
         tensorboard_log: As in SB3.
         policy_kwargs: As in SB3; ours are merged in, and PPO built with `model.policy_kwargs` takes
             the weights as they are.
@@ -139,6 +141,7 @@ class MPPIGPS(BaseAlgorithm):
         substeps: int | None = None,
         planner: MPPIConfig | None = None,
         dynamics: Dynamics | None = None,
+        policy_loss: PolicyLoss | None = None,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
@@ -161,8 +164,9 @@ class MPPIGPS(BaseAlgorithm):
         self.n_steps = n_steps
         self.batch_size = batch_size
         self.n_epochs = n_epochs
-        self.gamma = gamma
-        self.gae_lambda = gae_lambda
+        # None only until `_start_afresh` has filled the presets in.
+        self.gamma: float = gamma  # type: ignore[assignment]
+        self.gae_lambda: float = gae_lambda  # type: ignore[assignment]
         self.clip_range = clip_range
         self.ent_coef = ent_coef
         self.vf_coef = vf_coef
@@ -171,7 +175,7 @@ class MPPIGPS(BaseAlgorithm):
         self.num_simulations = num_simulations
         self.simulation_steps = simulation_steps
         self.init_std = init_std
-        self.min_std = min_std
+        self.min_std: float = min_std  # type: ignore[assignment]
         self.archive_share = archive_share
         self.expert_episodes = expert_episodes
         self.expert_steps = expert_steps
@@ -179,10 +183,11 @@ class MPPIGPS(BaseAlgorithm):
         self.label_steps = label_steps
         self.planner_share = planner_share
         self.eval_episodes = eval_episodes
-        self.substeps = substeps
+        self.substeps: int = substeps  # type: ignore[assignment]
         self.planner = planner
         self.dynamics = dynamics
-        self.budget_used = 0.0
+        self.policy_loss = policy_loss
+        self.clock: Callable[[], float] | None = None
         self.num_sim_steps = 0
         if _init_setup_model:
             self._setup_model()
@@ -191,11 +196,10 @@ class MPPIGPS(BaseAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._engine: Engine | None = None
-        if not hasattr(self, "_rngs"):
+        if not hasattr(self, "_update"):
             self._start_afresh()
-        # What a saved model leaves behind: labels have a file of their own.
+        # A saved model leaves its labels behind, as SB3's off-policy algorithms do.
         self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
-        self._best = BestPolicy()
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
@@ -208,22 +212,15 @@ class MPPIGPS(BaseAlgorithm):
 
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
-        preset = preset_for(_env_id(self.env))
-        for name, value in preset.items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
-        _check(self)
+        fill_presets(self, _env_id(self.env))
+        check_settings(self)
+        if self.env is not None:
+            check_action_space(self.action_space)
         self.policy_kwargs = {
             **default_policy_kwargs(self.policy_class),
             **self.policy_kwargs,
         }
-        names = ("engine", "update", "labels", "dataset")
-        children = np.random.SeedSequence(self.seed).spawn(len(names))
-        self._engine_seed = children[0]
-        self._rngs = {
-            name: np.random.default_rng(child)
-            for name, child in zip(names[1:], children[1:], strict=True)
-        }
+        self._engine_seed, update_seed, label_seed = np.random.SeedSequence(self.seed).spawn(3)
         config = UpdateConfig(
             batch_size=self.batch_size,
             n_epochs=self.n_epochs,
@@ -234,14 +231,19 @@ class MPPIGPS(BaseAlgorithm):
             max_grad_norm=self.max_grad_norm,
             min_std=self.min_std,
         )
-        self._update = TrustRegionUpdate(config, self._rngs["update"])
-        self._regression = LabelRegression(max_grad_norm=self.max_grad_norm)
-        self._gap = Gap()
+        self._update = TrustRegionUpdate(
+            config, np.random.default_rng(update_seed), self.policy_loss
+        )
+        self._guidance = Guidance(
+            num_states=self.label_states,
+            max_steps=self.label_steps,
+            max_share=self.planner_share,
+            regression=LabelRegression(max_grad_norm=self.max_grad_norm),
+            seed=label_seed,
+        )
+        self._monitor = Monitor()
+        self._timer = PhaseTimer()
         self._round = 0
-        self._seconds: dict[str, float] = {}
-        self._steps_to_plan = 0.0
-        self._steps_to_evaluate = 0.0
-        self._coarse_failures = 0
 
     def learn(
         self,
@@ -277,24 +279,22 @@ class MPPIGPS(BaseAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         callback.on_training_start(locals(), globals())
-        self.budget_used = 0.0
         iteration = 0
         try:
             engine = self._get_engine()
-            if self._round == 0:
+            if self._round == 0 and self.expert_episodes:
                 self._learn_from_expert(engine)
-            elif self._best.is_empty:
-                self._offer(engine)  # a loaded policy is the one to beat
             while self.num_timesteps < total_timesteps:
                 if not self.collect_rollouts(engine, callback, total_timesteps):
                     break
                 iteration += 1
                 self._round += 1
+                self._guidance.round_number = self._round
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 samples = self._sample(engine)
                 self.train(samples)
                 self._label(engine)
-                self._monitor(engine)
+                self._evaluate(engine)
                 if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
         finally:
@@ -315,7 +315,7 @@ class MPPIGPS(BaseAlgorithm):
         assert env is not None
         callback.on_rollout_start()
         self.policy.set_training_mode(False)
-        with self._timed("collect"):
+        with self._timer.phase("collect"):
             for _ in range(self.n_steps):
                 if self.num_timesteps >= total_timesteps:
                     break
@@ -340,7 +340,7 @@ class MPPIGPS(BaseAlgorithm):
 
     def train(self, samples: SampleBatch) -> None:
         """Improve the policy by a round's weighted samples."""
-        with self._timed("train"):
+        with self._timer.phase("train"):
             observations = flatten_time(samples.observations)
             if self._round == 1:
                 # The first round's samples only tell how observations are distributed.
@@ -354,13 +354,10 @@ class MPPIGPS(BaseAlgorithm):
             )
             update_normalizers(self.policy, observations)
         self._n_updates += self.n_epochs
-        self._record("train", figures)
+        self._account(0, {f"train/{name}": value for name, value in figures.items()})
         self.logger.record("train/advantage_std", float(advantages.std()))
         if isinstance(self.policy.action_dist, DiagGaussianDistribution):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
-        if samples.episode_returns:
-            self.logger.record("rollout/sim_ep_rew_mean", safe_mean(samples.episode_returns))
-        self.logger.record("rollout/sim_diverged", float((~samples.valid).mean()))
 
     def predict_values(self, observation: Any) -> np.ndarray:
         """Return the value head for a batch of env observations, reward units, shape (N,).
@@ -388,7 +385,7 @@ class MPPIGPS(BaseAlgorithm):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.record("planner/sim_steps", self.num_sim_steps)
-        for phase, seconds in self._seconds.items():
+        for phase, seconds in self._timer.seconds.items():
             self.logger.record(f"seconds/{phase}", seconds)
         self.logger.dump(step=self.num_timesteps)
 
@@ -398,110 +395,69 @@ class MPPIGPS(BaseAlgorithm):
         self._close_engine()
 
     def _learn_from_expert(self, engine: Engine) -> None:
-        """Archive and regress on the expert's first episodes."""
-        if self.expert_episodes == 0:
-            return
-        with self._timed("expert"):
-            states, labels, sim_steps = engine.expert_episodes(
-                self.expert_episodes, self.expert_steps
+        with self._timer.phase("expert"):
+            sim_steps, figures = self._guidance.learn_from_expert(
+                engine,
+                self.policy,
+                self.label_optimizer,
+                self.replay_buffer,
+                num_episodes=self.expert_episodes,
+                num_steps=self.expert_steps,
+                should_stop=self._is_out_of_time,
             )
-            self.num_sim_steps += sim_steps
-            engine.archive.add_expert(states)
-            update_normalizers(self.policy, labels.observations)
-            self.replay_buffer.add(labels, self._round)
-            steps = 20 * self.label_steps
-            loss = self._regression.fit(self.policy, self.label_optimizer, self._draw_labels, steps)
-        self.logger.record("train/expert_loss", loss)
+        self._account(sim_steps, figures)
 
     def _sample(self, engine: Engine) -> SampleBatch:
-        with self._timed("sample"):
+        with self._timer.phase("sample"):
             # DAgger's beta: the further the student is behind, the more often a simulation
             # starts where the expert has been.
-            engine.beta = self._gap.share
+            engine.beta = self._guidance.gap.share
             engine.refresh_resets(4)
             samples = engine.sampler.sample(self.policy, engine.view, self.simulation_steps)
-        self.num_sim_steps += samples.sim_steps
-        self._steps_to_evaluate += samples.sim_steps
-        share = self.planner_share * max(self._gap.share, 0.05)
-        self._steps_to_plan += samples.sim_steps * share / (1 - share)
+        self._account(samples.sim_steps, {"rollout/sim_diverged": float((~samples.valid).mean())})
+        if samples.episode_returns:
+            self.logger.record("rollout/sim_ep_rew_mean", safe_mean(samples.episode_returns))
+        self._monitor.earn(samples.sim_steps)
+        self._guidance.earn(samples.sim_steps)
         return samples
 
     def _label(self, engine: Engine) -> None:
-        """Plan for some of the student's states, as often as the measured gap deserves."""
-        cost = self.label_states * engine.expert.config.steps_per_plan
-        if self.label_states and self._steps_to_plan >= cost:
-            with self._timed("plan"):
-                report = engine.labeler.label(
-                    self.label_states, self._rngs["labels"], self.predict_values
-                )
-            if report is not None:
-                self._steps_to_plan -= cost
-                self._take_in(report)
-        steps = round(self.label_steps * self._gap.share)
-        if steps and len(self.replay_buffer):
-            with self._timed("regress"):
-                loss = self._regression.fit(
-                    self.policy, self.label_optimizer, self._draw_labels, steps
-                )
+        with self._timer.phase("plan"):
+            report = self._guidance.label(engine, self.replay_buffer, self.predict_values)
+        if report is not None:
+            figures = {f"planner/{name}": value for name, value in report.figures().items()}
+            self._account(report.sim_steps, figures)
+            self.logger.record("planner/gap", self._guidance.gap.share)
+        with self._timer.phase("regress"):
+            loss = self._guidance.regress(self.policy, self.label_optimizer, self.replay_buffer)
+        if loss is not None:
             self.logger.record("train/label_loss", loss)
 
-    def _take_in(self, report: LabelReport) -> None:
-        self.num_sim_steps += report.sim_steps
-        self._gap.update(report)
-        if report.labels is not None:
-            self.replay_buffer.add(report.labels, self._round)
-        self._record(
-            "planner",
-            {
-                "gap": self._gap.share,
-                "gain": report.gain,
-                "student_return": report.student_return,
-                "acceptance": report.acceptance,
-                "ess": report.ess,
-                "diverged": report.diverged,
-            },
-        )
-
-    def _monitor(self, engine: Engine) -> None:
-        """Evaluate at a tenth of the simulated steps; keep the best, watch the coarse model."""
-        if self._steps_to_evaluate < 9 * engine.evaluation_steps:
-            return
-        self._steps_to_evaluate = 0.0
-        with self._timed("evaluate"):
-            result = self._offer(engine)
-            self.logger.record("eval/mean_reward", result.mean)
-            self.logger.record("eval/min_reward", float(result.returns.min()))
-            if engine.is_coarse:
-                coarse = engine.evaluate(self.policy, on_coarse=True)
-                self.num_sim_steps += coarse.sim_steps
-                self.logger.record("eval/coarse_mean_reward", coarse.mean)
-                exploited = coarse.mean - result.mean > 0.2 * abs(coarse.mean)
-                self._coarse_failures = self._coarse_failures + 1 if exploited else 0
-                if self._coarse_failures >= 3 or self._current_progress_remaining < 0.4:
-                    engine.use_true_model()
+    def _evaluate(self, engine: Engine) -> None:
+        with self._timer.phase("evaluate"):
+            self._account(
+                *self._monitor.look(engine, self.policy, self._current_progress_remaining)
+            )
 
     def _keep_best(self) -> None:
         """Compare the latest policy with the best and keep the better one."""
-        if self._engine is None:
-            return
-        self._offer(self._engine)
-        self._best.restore(self.policy)
+        if self._engine is not None:
+            self.num_sim_steps += self._monitor.offer(self._engine, self.policy).sim_steps
+            self._monitor.restore_best(self.policy)
 
-    def _offer(self, engine: Engine) -> Evaluation:
-        """Evaluate the policy and keep its weights if it is the best so far."""
-        result = engine.evaluate(self.policy)
-        self.num_sim_steps += result.sim_steps
-        self._best.offer(self.policy, result.mean)
-        return result
-
-    def _draw_labels(self, num: int) -> LabelBatch | None:
-        return self.replay_buffer.sample(num, self._round, self._rngs["dataset"])
+    def _account(self, sim_steps: int, figures: dict[str, float]) -> None:
+        self.num_sim_steps += sim_steps
+        for name, value in figures.items():
+            self.logger.record(name, value)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
-        self._current_progress_remaining = min(
-            self._current_progress_remaining, 1.0 - self.budget_used
-        )
+        if self.clock is not None:
+            used = min(self.clock(), 1.0)
+            self._current_progress_remaining = min(self._current_progress_remaining, 1.0 - used)
+
+    def _is_out_of_time(self) -> bool:
+        return self.clock is not None and self.clock() >= 1.0
 
     def _get_engine(self) -> Engine:
         if self._engine is None:
@@ -510,7 +466,7 @@ class MPPIGPS(BaseAlgorithm):
                 self.env,
                 planner=self.planner,
                 dynamics=self.dynamics,
-                substeps=self.substeps or 0,
+                substeps=self.substeps,
                 num_simulations=self.num_simulations,
                 num_eval_episodes=self.eval_episodes,
                 archive_share=self.archive_share,
@@ -528,23 +484,10 @@ class MPPIGPS(BaseAlgorithm):
         return BaseAlgorithm._wrap_env(_cloneable(env), verbose, monitor_wrapper)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_engine", "dynamics", "_best"]
+        return [*super()._excluded_save_params(), "_engine", "dynamics", "clock"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "label_optimizer"], []
-
-    def _record(self, group: str, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self.logger.record(f"{group}/{name}", value)
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + spent
 
 
 def _cloneable(env: Any) -> Any:
@@ -568,44 +511,3 @@ def _env_id(env: VecEnv | None) -> str | None:
         return None
     spec = env.get_attr("spec")[0]
     return None if spec is None else spec.id
-
-
-def _check(model: MPPIGPS) -> None:
-    """Refuse settings that cannot work, at construction."""
-    if model.env is None:
-        return
-    if not isinstance(model.action_space, spaces.Box):
-        raise ValueError(
-            f"action_space={model.action_space} is not supported: MPPIGPS needs a bounded Box; "
-            "wrap the env so that it takes continuous actions"
-        )
-    wants: dict[str, Callable[[Any], bool]] = {
-        "n_steps an int >= 1": lambda v: _is_int(v, 1),
-        "batch_size an int >= 2": lambda v: _is_int(v, 2),
-        "n_epochs an int >= 1": lambda v: _is_int(v, 1),
-        "num_simulations an int >= 1": lambda v: _is_int(v, 1),
-        "simulation_steps an int >= 2": lambda v: _is_int(v, 2),
-        "eval_episodes an int >= 1": lambda v: _is_int(v, 1),
-        "expert_episodes an int >= 0": lambda v: _is_int(v, 0),
-        "expert_steps an int >= 1": lambda v: _is_int(v, 1),
-        "label_states an int >= 0": lambda v: _is_int(v, 0),
-        "label_steps an int >= 0": lambda v: _is_int(v, 0),
-        "substeps an int >= 0": lambda v: _is_int(v, 0),
-        "gamma in (0, 1]": lambda v: 0 < v <= 1,
-        "gae_lambda in [0, 1]": lambda v: 0 <= v <= 1,
-        "clip_range > 0": lambda v: v > 0,
-        "target_kl > 0": lambda v: v > 0,
-        "init_std > 0": lambda v: v > 0,
-        "min_std > 0": lambda v: v > 0,
-        "archive_share in [0, 1]": lambda v: 0 <= v <= 1,
-        "planner_share in [0, 1)": lambda v: 0 <= v < 1,
-    }
-    for want, holds in wants.items():
-        name, _, condition = want.partition(" ")
-        value = getattr(model, name)
-        if not holds(value):
-            raise ValueError(f"{name} must be {condition}, got {value!r}")
-
-
-def _is_int(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least

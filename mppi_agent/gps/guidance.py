@@ -1,0 +1,130 @@
+"""The planner's part of a round: expert episodes first, then labels where plans beat the student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from mppi_agent.gps.dataset import LabelBatch, LabelDataset
+from mppi_agent.gps.engine import Engine
+from mppi_agent.gps.labels import LabelReport
+from mppi_agent.gps.policies import update_normalizers
+from mppi_agent.gps.regression import LabelRegression
+from mppi_agent.gps.schedules import Gap, StepBudget
+from mppi_agent.interfaces import Observation
+
+__all__ = ["Guidance"]
+
+_LEAST_GAP = 0.05  # keeps probing for plans that beat the student
+_EXPERT_FIT_STEPS = 200
+
+
+class Guidance:
+    """Spend simulated steps on plans, and regression on labels, as the measured gap deserves.
+
+    Args:
+        num_states: States per labelling call; 0: no labels.
+        max_steps: Most regression steps per round.
+        max_share: Largest share of simulated steps that plans may take.
+        regression: Fits the policy to labels.
+        seed: Of the choice of states and labels.
+
+    Attributes:
+        gap: How far plans beat the student.
+        round_number: Set by whoever runs the rounds; labels age by it.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_states: int,
+        max_steps: int,
+        max_share: float,
+        regression: LabelRegression,
+        seed: np.random.SeedSequence,
+    ) -> None:
+        self._num_states = num_states
+        self._max_steps = max_steps
+        self._max_share = max_share
+        self._regression = regression
+        self._budget = StepBudget()
+        self._rng = np.random.default_rng(seed)
+        self.gap = Gap()
+        self.round_number = 0
+
+    def learn_from_expert(
+        self,
+        engine: Engine,
+        policy: ActorCriticPolicy,
+        optimizer: th.optim.Optimizer,
+        dataset: LabelDataset,
+        *,
+        num_episodes: int,
+        num_steps: int,
+        should_stop: Callable[[], bool],
+    ) -> tuple[int, dict[str, float]]:
+        """Archive the expert's first episodes and regress on them.
+
+        Returns:
+            Env steps simulated, and figures for the log.
+        """
+        states, labels, sim_steps = engine.expert_episodes(num_episodes, num_steps, should_stop)
+        engine.archive.add_expert(states)
+        update_normalizers(policy, labels.observations)
+        dataset.add(labels, self.round_number)
+        loss = self._fit(policy, optimizer, dataset, _EXPERT_FIT_STEPS)
+        return sim_steps, {"train/expert_loss": loss}
+
+    def earn(self, sim_steps: int) -> None:
+        """Grant plans their share beside `sim_steps` of samples."""
+        self._budget.earn(sim_steps, self._max_share * max(self.gap.share, _LEAST_GAP))
+
+    def label(
+        self,
+        engine: Engine,
+        dataset: LabelDataset,
+        values: Callable[[Observation], np.ndarray],
+    ) -> LabelReport | None:
+        """Plan for some of the student's states if the budget allows it.
+
+        Args:
+            engine: Plans.
+            dataset: Takes the labels.
+            values: Value head, for where plans end.
+
+        Returns:
+            What was measured; None if nothing was planned.
+        """
+        cost = self._num_states * engine.expert.config.steps_per_plan
+        if not self._num_states or not self._budget.pay(cost):
+            return None
+        report = engine.labeler.label(self._num_states, self._rng, values)
+        if report is not None:
+            self.gap.update(report)
+            if report.labels is not None:
+                dataset.add(report.labels, self.round_number)
+        return report
+
+    def regress(
+        self, policy: ActorCriticPolicy, optimizer: th.optim.Optimizer, dataset: LabelDataset
+    ) -> float | None:
+        """Take as many regression steps as the gap deserves; return the loss, None if none."""
+        steps = round(self._max_steps * self.gap.share)
+        if not steps or not len(dataset):
+            return None
+        return self._fit(policy, optimizer, dataset, steps)
+
+    def _fit(
+        self,
+        policy: ActorCriticPolicy,
+        optimizer: th.optim.Optimizer,
+        dataset: LabelDataset,
+        num_steps: int,
+    ) -> float:
+        def draw(num: int) -> LabelBatch | None:
+            return dataset.sample(num, self.round_number, self._rng)
+
+        return self._regression.fit(policy, optimizer, draw, num_steps)

@@ -1,0 +1,85 @@
+"""Check the arguments of MPPIGPS and fill presets in, at construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from mppi_agent.gps.presets import preset_for
+
+__all__ = ["check_action_space", "check_settings", "fill_presets"]
+
+
+def fill_presets(model: Any, env_id: str | None) -> None:
+    """Set the arguments that were left at None to the env's preset."""
+    for name, value in preset_for(env_id).items():
+        if getattr(model, name) is None:
+            setattr(model, name, value)
+
+
+def check_action_space(space: gym.Space) -> None:
+    """Refuse what the planner cannot plan in.
+
+    Raises:
+        ValueError: If the space is no bounded Box.
+    """
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"action_space={space} is not supported: MPPIGPS needs a bounded Box; wrap the env so "
+            "that it takes continuous actions"
+        )
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"action_space={space} is unbounded: MPPIGPS samples between bounds; give it some with "
+            "gymnasium.wrappers.RescaleAction or TransformAction"
+        )
+
+
+def check_settings(model: Any) -> None:
+    """Refuse arguments that cannot work.
+
+    Raises:
+        ValueError: Naming the argument, what was wanted and what came.
+    """
+    for name, (wanted, holds) in _WANTED.items():
+        value = getattr(model, name)
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not (is_number and holds(value)):
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _int_from(least: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"an int >= {least}", lambda v: isinstance(v, int | np.integer) and bool(v >= least)
+
+
+_POSITIVE: tuple[str, Callable[[Any], bool]] = ("> 0", lambda v: v > 0)
+_SHARE: tuple[str, Callable[[Any], bool]] = ("in [0, 1]", lambda v: 0 <= v <= 1)
+
+_WANTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "n_steps": _int_from(1),
+    "batch_size": _int_from(2),
+    "n_epochs": _int_from(1),
+    "num_simulations": _int_from(1),
+    "simulation_steps": _int_from(2),
+    "eval_episodes": _int_from(1),
+    "expert_episodes": _int_from(0),
+    "expert_steps": _int_from(1),
+    "label_states": _int_from(0),
+    "label_steps": _int_from(0),
+    "substeps": _int_from(0),
+    "gamma": ("in (0, 1]", lambda v: 0 < v <= 1),
+    "gae_lambda": _SHARE,
+    "clip_range": _POSITIVE,
+    "target_kl": _POSITIVE,
+    "init_std": _POSITIVE,
+    "min_std": _POSITIVE,
+    "max_grad_norm": _POSITIVE,
+    "vf_coef": ("> 0", lambda v: v > 0),
+    "ent_coef": (">= 0", lambda v: v >= 0),
+    "archive_share": _SHARE,
+    "planner_share": ("in [0, 1)", lambda v: 0 <= v < 1),
+}

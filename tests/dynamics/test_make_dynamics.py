@@ -1,0 +1,306 @@
+"""The choice of a backend, and the fallback where a fast one disagrees with `env.step`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import wrappers
+from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
+from mppi_agent.cloning import Cloneable
+from mppi_agent.dynamics import (
+    EnvStepDynamics,
+    MujocoBatchDynamics,
+    ProcessPoolDynamics,
+    VectorDynamics,
+    make_dynamics,
+    mismatch,
+    sub_env,
+)
+from mppi_agent.dynamics.tasks import classic_control, locomotion, pendulums
+
+
+def wrap(env: gym.Env, limit: int = 100) -> Cloneable:
+    cloneable = Cloneable(wrappers.TimeLimit(env, limit))
+    cloneable.reset(seed=0)
+    return cloneable
+
+
+class OwnCheetah(HalfCheetahEnv):
+    """Joins the batch by `batch_task()`, changed as `changes` says."""
+
+    changes: dict[str, Any] = {}  # noqa: RUF012
+
+    def batch_task(self):
+        return replace(locomotion.half_cheetah(self), **self.changes)
+
+
+class OwnHopper(HopperEnv):
+    def batch_task(self):
+        task = locomotion.hopper(self)
+        return replace(task, health=replace(task.health, ends_episode=False))
+
+
+class NeverFalling(pendulums.InvertedPendulum):
+    def terminated(self, after):
+        return np.zeros(len(after["qpos"]), dtype=bool)
+
+
+class OwnInvertedPendulum(InvertedPendulumEnv):
+    def batch_task(self):
+        return NeverFalling()
+
+
+class StatelessPendulum(PendulumEnv):
+    """Has a task, yet does not say what its state is."""
+
+    changes: dict[str, Any] = {}  # noqa: RUF012
+
+    def vector_task(self):
+        return replace(classic_control.pendulum(self), **self.changes)
+
+
+class OwnPendulum(StatelessPendulum):
+    def get_state(self):
+        return np.array(self.state)
+
+    def set_state(self, state):
+        self.state, self.last_u = state, None
+
+
+def changed(kind: type, **changes: Any) -> gym.Env:
+    env = kind()
+    env.changes = changes
+    return env
+
+
+@pytest.mark.parametrize(
+    ("env_id", "backend"),
+    [
+        ("HalfCheetah-v5", MujocoBatchDynamics),
+        ("InvertedPendulum-v5", MujocoBatchDynamics),
+        ("Pendulum-v1", VectorDynamics),
+        ("MountainCarContinuous-v0", VectorDynamics),
+        ("CartPole-v1", EnvStepDynamics),
+        ("Humanoid-v5", EnvStepDynamics),
+    ],
+)
+def test_the_fastest_exact_backend_is_chosen(env_id, backend):
+    env = Cloneable(gym.make(env_id))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dynamics = make_dynamics(env, num_workers=1)
+    assert type(dynamics) is backend
+    assert dynamics.action_space == env.action_space
+    assert dynamics.observation_space == env.observation_space
+    assert dynamics.max_episode_steps == env.spec.max_episode_steps
+    dynamics.close()
+
+
+def test_more_workers_are_processes_where_the_env_steps_itself():
+    env = Cloneable(gym.make("CartPole-v1"))
+    dynamics = make_dynamics(env, num_workers=2)
+    assert isinstance(dynamics, ProcessPoolDynamics) and dynamics.num_workers == 2
+    dynamics.close()
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        lambda env: wrappers.TransformReward(env, lambda reward: 2 * reward),
+        lambda env: wrappers.RescaleAction(env, np.float32(-0.5), np.float32(0.5)),
+        lambda env: wrappers.FlattenObservation(env),
+        lambda env: wrappers.TimeAwareObservation(env),
+    ],
+)
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "InvertedPendulum-v5"])
+def test_a_wrapper_that_changes_anything_leads_to_env_step(env_id, wrapper):
+    dynamics = make_dynamics(Cloneable(wrapper(gym.make(env_id))), num_workers=1)
+    assert type(dynamics) is EnvStepDynamics
+
+
+def test_wrappers_that_only_watch_do_no_harm():
+    env = wrappers.RecordEpisodeStatistics(gym.make("InvertedPendulum-v5"))
+    assert type(make_dynamics(Cloneable(env), num_workers=1)) is MujocoBatchDynamics
+
+
+def test_a_right_task_of_ones_own_is_used():
+    assert type(make_dynamics(wrap(OwnCheetah()), num_workers=1)) is MujocoBatchDynamics
+    assert type(make_dynamics(wrap(OwnPendulum()), num_workers=1)) is VectorDynamics
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (lambda: changed(OwnCheetah, control_weight=0.2), "OwnCheetah .* rewards by"),
+        (lambda: changed(OwnCheetah, forward_weight=1.0001), "rewards by .* at step"),
+        (lambda: changed(OwnCheetah, velocity_limit=0.5), "observations by"),
+        (OwnInvertedPendulum, "termination: .* steps instead of"),
+        (lambda: changed(OwnPendulum, mass=1.01), "OwnPendulum differs from env.step in"),
+    ],
+)
+def test_a_wrong_task_of_ones_own_is_noticed_and_not_used(env, message):
+    with pytest.warns(UserWarning, match=message):
+        dynamics = make_dynamics(wrap(env()), num_workers=1)
+    assert type(dynamics) is EnvStepDynamics
+
+
+@pytest.mark.xfail(
+    strict=True, reason="mismatch(): 20 uniformly random steps from a reset do not fell a hopper"
+)
+def test_a_wrong_end_of_a_robust_walker_is_noticed_too():
+    env = wrap(OwnHopper())
+    fast = MujocoBatchDynamics(env, num_threads=1)
+    assert mismatch(fast, EnvStepDynamics(env)) is not None
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the task is handed empty physics and fails with an error of its own"
+)
+def test_a_vector_task_without_a_state_vector_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match="get_state"):
+        make_dynamics(wrap(StatelessPendulum()), num_workers=1)
+
+
+class NanCheetah(OwnCheetah):
+    """Its task pays nothing that is a number."""
+
+    def batch_task(self):
+        return replace(locomotion.half_cheetah(self), forward_weight=float("nan"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="mismatch(): error.max() > tolerance is False for NaN, so NaN agrees"
+)
+def test_a_task_that_returns_nan_is_noticed():
+    env = wrap(NanCheetah())
+    fast = MujocoBatchDynamics(env, num_threads=1)
+    assert mismatch(fast, EnvStepDynamics(env)) is not None
+
+
+class VectorCartPole(CartPoleEnv):
+    """A Discrete env with a task, wrong or right: the question is only whether it is asked."""
+
+    def get_state(self):
+        return np.asarray(self.state, dtype=np.float64)
+
+    def set_state(self, state):
+        self.state, self.steps_beyond_terminated = tuple(state), None
+
+    def vector_task(self):
+        return self
+
+    def step(self, *arguments):
+        if len(arguments) == 1:
+            return super().step(*arguments)
+        physics, actions = arguments
+        outcomes = []
+        for state, action in zip(physics, actions, strict=True):
+            self.set_state(state)
+            seen, reward, terminated, _, _ = super().step(int(action))
+            outcomes.append((self.get_state(), seen, reward, terminated))
+        return tuple(np.array(column) for column in zip(*outcomes, strict=True))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="mismatch() asserts a Box although VectorDynamics serves Discrete",
+)
+def test_a_discrete_env_may_bring_a_vector_task():
+    assert type(make_dynamics(wrap(VectorCartPole()), num_workers=1)) is VectorDynamics
+
+
+def test_agreement_is_measured_on_the_env_as_it_is():
+    env = wrap(HalfCheetahEnv(ctrl_cost_weight=0.9))
+    env.unwrapped.model.body_mass[:] *= 1.2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dynamics = make_dynamics(env, num_workers=1)
+    assert type(dynamics) is MujocoBatchDynamics
+    assert mismatch(dynamics, EnvStepDynamics(wrap(HalfCheetahEnv()))) is not None
+    assert mismatch(dynamics, EnvStepDynamics(env), seed=7) is None
+
+
+def test_choosing_leaves_the_env_alone():
+    chosen, untouched = (Cloneable(gym.make("Hopper-v5")) for _ in range(2))
+    chosen.reset(seed=0)
+    untouched.reset(seed=0)
+    make_dynamics(chosen, num_workers=1)
+    np.testing.assert_equal(
+        chosen.step(np.ones(3, dtype=np.float32)), untouched.step(np.ones(3, dtype=np.float32))
+    )
+    np.testing.assert_equal(chosen.reset(), untouched.reset())
+
+
+def test_substeps_ask_for_the_coarse_model_and_need_mujoco():
+    env = Cloneable(gym.make("Hopper-v5"))
+    env.reset(seed=0)
+    coarse = make_dynamics(env, num_workers=1, substeps=1)
+    assert type(coarse) is MujocoBatchDynamics
+    assert mismatch(coarse, EnvStepDynamics(env)) is not None
+    for env_id in ("Pendulum-v1", "Humanoid-v5"):
+        with pytest.raises(ValueError, match="substeps=2 needs a MuJoCo env with a vectorised"):
+            make_dynamics(Cloneable(gym.make(env_id)), num_workers=1, substeps=2)
+    with pytest.raises(ValueError, match="substeps must be >= 1 or None, got 0"):
+        make_dynamics(env, num_workers=1, substeps=0)
+
+
+def test_the_cloneable_of_an_env_is_found():
+    inner = Cloneable(gym.make("Pendulum-v1"))
+    assert sub_env(inner) is inner
+    assert sub_env(wrappers.RecordEpisodeStatistics(inner)) is inner
+    venv = VecNormalize(DummyVecEnv([lambda: inner]))
+    assert sub_env(venv) is inner
+    with pytest.raises(TypeError, match="wrap the env first"):
+        sub_env(gym.make("Pendulum-v1"))
+    with pytest.raises(TypeError, match="wrapper_class=Cloneable"):
+        sub_env(make_vec_env("Pendulum-v1", 2))
+
+
+def test_the_env_of_another_process_comes_as_an_exact_copy():
+    venv = make_vec_env(
+        "Pendulum-v1",
+        1,
+        env_kwargs={"g": 4.0},
+        wrapper_class=Cloneable,
+        vec_env_cls=SubprocVecEnv,
+    )
+    try:
+        venv.seed(3)
+        observation = venv.reset()
+        copy = sub_env(venv)
+        assert copy.unwrapped.g == 4.0
+        np.testing.assert_array_equal(copy.last_observation, observation[0])
+        action = np.array([0.7], dtype=np.float32)
+        shown, rewards, _, _ = venv.step(action[None])
+        here, reward, _, _, _ = copy.step(action)
+        np.testing.assert_array_equal(here, shown[0])
+        np.testing.assert_allclose(reward, rewards[0], rtol=1e-6)
+    finally:
+        venv.close()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=(EOFError, ConnectionError),
+    reason="env_method kills the worker of an env without it: ask venv.has_attr('packed') first",
+)
+def test_envs_of_another_process_that_are_not_cloneable_are_refused():
+    venv = make_vec_env("Pendulum-v1", 1, vec_env_cls=SubprocVecEnv)
+    try:
+        with pytest.raises(TypeError, match="wrapper_class=Cloneable"):
+            sub_env(venv)
+    finally:
+        for process in venv.processes:
+            process.terminate()
