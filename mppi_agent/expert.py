@@ -14,6 +14,7 @@ import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import make_dynamics, sub_env
+from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Simulations
 from mppi_agent.planning import MPPI, BoxScaling, LeafValue, MPPIConfig, shift_nominal
 
@@ -185,18 +186,20 @@ class MPPIAgent:
             self._proposing = self._dynamics.simulations(num)
         starts = [state for state in states for _ in range(per_state)]
         self._proposing.restore(starts)
-        observations = np.stack([state.observation for state in starts])
+        observations = stack_observations([state.observation for state in starts])
         controls = np.zeros((num, self.config.horizon, self.scaling.action_dims))
         noise_std = np.where(np.arange(num) % per_state == 0, 0.0, self._policy_noise_std)
         running = np.arange(num)
         for h in range(self.config.horizon):
-            actions, _ = self._policy.predict(observations[running], deterministic=True)
+            actions, _ = self._policy.predict(
+                select_rows(observations, running), deterministic=True
+            )
             noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
             controls[running, h] = np.clip(
                 self.scaling.to_normalised(actions) + noise[running], -1.0, 1.0
             )
             step = self._proposing.step(self.scaling.to_env(controls[running, h]), running)
-            observations[running] = step.observations
+            write_rows(observations, running, step.observations)
             running = running[~(step.terminated | step.diverged)]
             if not len(running):
                 break

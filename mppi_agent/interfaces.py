@@ -148,8 +148,15 @@ class BatchTask(Protocol):
     before the first substep and right after the last one.
     """
 
-    before_fields: tuple[str, ...]
-    after_fields: tuple[str, ...]
+    @property
+    def before_fields(self) -> tuple[str, ...]:
+        """MjData fields that `rewards` reads as they were before the step."""
+        ...
+
+    @property
+    def after_fields(self) -> tuple[str, ...]:
+        """MjData fields that are read after the step."""
+        ...
 
     def observations(self, after: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return observations, shape (N, *obs)."""

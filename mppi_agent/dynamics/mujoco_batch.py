@@ -54,7 +54,7 @@ class MujocoBatchDynamics:
         self, env: Cloneable, *, num_threads: int | None = None, substeps: int | None = None
     ) -> None:
         self._env = env.private_copy()
-        base = self._env.unwrapped
+        base: Any = self._env.unwrapped
         task = batch_task_of(base) if hasattr(base, "model") else None
         if task is None:
             raise ValueError(

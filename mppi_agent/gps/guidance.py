@@ -1,4 +1,4 @@
-"""The planner's part of a round: expert episodes first, then labels where plans beat the student."""
+"""The planner's part of a round: expert episodes first, then labels where plans beat it."""
 
 from __future__ import annotations
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import update_learning_rate
 from torch.nn import functional as F
 
 from mppi_agent.dynamics.observations import select_rows
-from mppi_agent.gps.policies import normalised_actions, normalised_units
+from mppi_agent.gps.policies import floor_std, normalised_actions, normalised_units
 from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.view import as_tensors, flatten_time
+from mppi_agent.planning import softmax_weights, temperature_for_ess
 
 __all__ = ["TrustRegionUpdate", "UpdateConfig", "clipped_loss", "path_integral_loss"]
 
@@ -75,11 +76,9 @@ def path_integral_loss(ess_fraction: float) -> PolicyLoss:
     """
 
     def loss(log_ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
-        from mppi_agent.planning import softmax_weights, temperature_for_ess
-
         returns = advantages.detach().cpu().numpy().astype(np.float64)[None]
-        temperature = temperature_for_ess(returns, ess_fraction * returns.shape[1])
-        weights = softmax_weights(returns[0], float(temperature[0])) * returns.shape[1]
+        temperature = temperature_for_ess(returns, ess_fraction, 0.0)
+        weights = softmax_weights(returns, temperature)[0] * returns.shape[1]
         tensor = th.as_tensor(weights, dtype=log_ratio.dtype, device=log_ratio.device)
         return -(tensor * log_ratio).mean()
 
@@ -205,8 +204,7 @@ class TrustRegionUpdate:
             loss.backward()
             th.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
             policy.optimizer.step()
-            if isinstance(policy.action_dist, DiagGaussianDistribution):
-                policy.log_std.data.clamp_(min=float(np.log(config.min_std)))
+            floor_std(policy, config.min_std)
             with th.no_grad():
                 # Schulman's low-variance estimate; the ratio is of the step just taken.
                 kls.append(((log_ratio.exp() - 1) - log_ratio).mean().item())
@@ -231,7 +229,7 @@ def _float(array: np.ndarray) -> th.Tensor:
     return th.as_tensor(array, dtype=th.float32)
 
 
-def _rows(observations: th.Tensor, rows: th.Tensor) -> th.Tensor:
+def _rows(observations: Any, rows: th.Tensor) -> Any:
     if isinstance(observations, dict):
-        return {key: value[rows] for key, value in observations.items()}  # type: ignore[return-value]
+        return {key: value[rows] for key, value in observations.items()}
     return observations[rows]

@@ -17,7 +17,6 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
@@ -36,8 +35,9 @@ from mppi_agent.gps.policies import (
     CnnPolicy,
     MlpPolicy,
     MultiInputPolicy,
-    action_scaling,
     default_policy_kwargs,
+    initialise_actions,
+    mean_std,
     update_normalizers,
 )
 from mppi_agent.gps.regression import LabelRegression
@@ -204,11 +204,7 @@ class MPPIGPS(BaseAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
         self.label_optimizer = th.optim.Adam(self.policy.parameters(), lr=self.lr_schedule(1))
-        half_range, centre = action_scaling(self.policy)
-        if half_range is not None and centre is not None:
-            with th.no_grad():
-                self.policy.log_std.copy_((half_range * self.init_std).log())
-                self.policy.action_net.bias.copy_(centre)
+        initialise_actions(self.policy, self.init_std)
 
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
@@ -320,7 +316,7 @@ class MPPIGPS(BaseAlgorithm):
                 if self.num_timesteps >= total_timesteps:
                     break
                 states = env.env_method("snapshot")
-                observation = self._last_obs
+                observation: Any = self._last_obs
                 actions = engine.view.best_actions(self.policy, observation)
                 new_obs, rewards, dones, infos = env.step(actions)
                 self.num_timesteps += env.num_envs
@@ -331,7 +327,7 @@ class MPPIGPS(BaseAlgorithm):
                 for i, state in enumerate(states):
                     seen = select_rows(observation, i)
                     engine.labeler.record(i, StudentStep(state, seen, actions[i], bool(dones[i])))
-                self._last_obs = new_obs
+                self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
             engine.archive.add_student(states)
         callback.update_locals(locals())
@@ -356,8 +352,7 @@ class MPPIGPS(BaseAlgorithm):
         self._n_updates += self.n_epochs
         self._account(0, {f"train/{name}": value for name, value in figures.items()})
         self.logger.record("train/advantage_std", float(advantages.std()))
-        if isinstance(self.policy.action_dist, DiagGaussianDistribution):
-            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/std", mean_std(self.policy))
 
     def predict_values(self, observation: Any) -> np.ndarray:
         """Return the value head for a batch of env observations, reward units, shape (N,).

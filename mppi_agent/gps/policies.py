@@ -38,6 +38,9 @@ __all__ = [
     "RunningNormalizer",
     "action_scaling",
     "default_policy_kwargs",
+    "floor_std",
+    "initialise_actions",
+    "mean_std",
     "normalised_actions",
     "normalised_units",
     "update_normalizers",
@@ -104,7 +107,7 @@ class NormalizedExtractor(FlattenExtractor):
         return self.normalizer(self.flatten(observations))
 
     @th.no_grad()
-    def update(self, observations: th.Tensor) -> None:
+    def update(self, observations: Any) -> None:
         """Merge preprocessed observations into the statistics."""
         self.normalizer.update(self.flatten(observations))
 
@@ -131,9 +134,10 @@ class NormalizedCombinedExtractor(CombinedExtractor):
         return th.cat(encoded, dim=1)
 
     @th.no_grad()
-    def update(self, observations: dict[str, th.Tensor]) -> None:
+    def update(self, observations: Any) -> None:
         """Merge preprocessed observations into the statistics."""
         for key, normalizer in self.normalizers.items():
+            assert isinstance(normalizer, RunningNormalizer)
             normalizer.update(self.extractors[key](observations[key]))
 
 
@@ -189,44 +193,79 @@ def normalised_units(
 
     Source: van Hasselt et al. 2016, "Learning values across many orders of magnitude", eq. 4.
     """
-    half_range, centre = action_scaling(policy)
+    value_net, action_net = _linear(policy.value_net), _linear(policy.action_net)
+    scaling = action_scaling(policy)
     with th.no_grad():
-        policy.value_net.weight.div_(return_std)
-        policy.value_net.bias.sub_(return_mean).div_(return_std)
-        if half_range is not None:
-            policy.action_net.weight.div_(half_range[:, None])
-            policy.action_net.bias.sub_(centre).div_(half_range)
-            policy.log_std.sub_(half_range.log())
+        value_net.weight.div_(return_std)
+        value_net.bias.sub_(return_mean).div_(return_std)
+        if scaling is not None:
+            half_range, centre = scaling
+            action_net.weight.div_(half_range[:, None])
+            action_net.bias.sub_(centre).div_(half_range)
+            _log_std(policy).sub_(half_range.log())
     try:
         yield
     finally:
         with th.no_grad():
-            policy.value_net.weight.mul_(return_std)
-            policy.value_net.bias.mul_(return_std).add_(return_mean)
-            if half_range is not None:
-                policy.action_net.weight.mul_(half_range[:, None])
-                policy.action_net.bias.mul_(half_range).add_(centre)
-                policy.log_std.add_(half_range.log())
+            value_net.weight.mul_(return_std)
+            value_net.bias.mul_(return_std).add_(return_mean)
+            if scaling is not None:
+                action_net.weight.mul_(half_range[:, None])
+                action_net.bias.mul_(half_range).add_(centre)
+                _log_std(policy).add_(half_range.log())
 
 
-def action_scaling(policy: ActorCriticPolicy) -> tuple[th.Tensor | None, th.Tensor | None]:
-    """Return half-range and centre of a Box action space, shape (nu,), or None for others."""
+def initialise_actions(policy: ActorCriticPolicy, std: float) -> None:
+    """Centre a Gaussian policy in the action space, with noise of `std` half-ranges."""
+    scaling = action_scaling(policy)
+    if scaling is not None:
+        half_range, centre = scaling
+        with th.no_grad():
+            _log_std(policy).copy_((half_range * std).log())
+            _linear(policy.action_net).bias.copy_(centre)
+
+
+def floor_std(policy: ActorCriticPolicy, std: float) -> None:
+    """Keep the noise of a Gaussian policy at `std` or above, in the units it is in."""
+    if isinstance(policy.action_dist, DiagGaussianDistribution):
+        _log_std(policy).data.clamp_(min=float(np.log(std)))
+
+
+def mean_std(policy: ActorCriticPolicy) -> float | None:
+    """Return the mean noise of a Gaussian policy, env units; None for other policies."""
     if not isinstance(policy.action_dist, DiagGaussianDistribution):
-        return None, None
+        return None
+    return _log_std(policy).exp().mean().item()
+
+
+def action_scaling(policy: ActorCriticPolicy) -> tuple[th.Tensor, th.Tensor] | None:
+    """Return half-range and centre of a Gaussian policy's Box, each (nu,); None for others."""
+    if not isinstance(policy.action_dist, DiagGaussianDistribution):
+        return None
     assert isinstance(policy.action_space, spaces.Box)
     low = np.asarray(policy.action_space.low, dtype=np.float64).ravel()
     high = np.asarray(policy.action_space.high, dtype=np.float64).ravel()
-    device = policy.device
     return (
-        th.as_tensor((high - low) / 2, dtype=th.float32, device=device),
-        th.as_tensor((high + low) / 2, dtype=th.float32, device=device),
+        th.as_tensor((high - low) / 2, dtype=th.float32, device=policy.device),
+        th.as_tensor((high + low) / 2, dtype=th.float32, device=policy.device),
     )
 
 
 def normalised_actions(policy: ActorCriticPolicy, actions: np.ndarray) -> th.Tensor:
     """Return a batch of actions in half-range units, shape (N, nu); as they are if discrete."""
     tensor = th.as_tensor(actions, device=policy.device)
-    half_range, centre = action_scaling(policy)
-    if half_range is None or centre is None:
+    scaling = action_scaling(policy)
+    if scaling is None:
         return tensor
+    half_range, centre = scaling
     return (tensor.reshape(len(tensor), -1).float() - centre) / half_range
+
+
+def _linear(layer: Any) -> nn.Linear:
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def _log_std(policy: ActorCriticPolicy) -> nn.Parameter:
+    assert isinstance(policy.log_std, nn.Parameter)
+    return policy.log_std

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.distributions import DiagGaussianDistribution
@@ -69,7 +70,7 @@ class LabelRegression:
         return total / max(num_steps, 1)
 
     def _loss(self, policy: ActorCriticPolicy, labels: LabelBatch) -> th.Tensor:
-        distribution = policy.get_distribution(as_tensors(policy, labels.observations))
+        distribution: Any = policy.get_distribution(as_tensors(policy, labels.observations))
         weights = th.as_tensor(labels.weights, dtype=th.float32, device=policy.device)
         weights = weights / weights.mean().clamp(min=1e-8)
         actions = normalised_actions(policy, labels.actions)

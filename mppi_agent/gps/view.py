@@ -7,6 +7,7 @@ and clips its actions to the env's bounds. It holds no learnt state.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -42,6 +43,7 @@ class PolicyView:
 
     def __init__(self, env: VecEnv | None, action_space: gym.Space) -> None:
         self._action_space = action_space
+        self._action_shape: tuple[int, ...] = action_space.shape or ()
         self._transforms = _observation_transforms(env)
 
     def observe(self, observations: Observation) -> Observation:
@@ -55,12 +57,13 @@ class PolicyView:
     ) -> np.ndarray:
         """Draw one action per row from the policy, before clipping, shape (N, *action)."""
         with th.no_grad():
-            distribution = policy.get_distribution(as_tensors(policy, observations)).distribution
+            distribution: Any = policy.get_distribution(as_tensors(policy, observations))
+            distribution = distribution.distribution  # torch's, inside SB3's
             if isinstance(self._action_space, spaces.Box):
                 mean = distribution.mean.cpu().numpy()
                 noise = rng.standard_normal(mean.shape, dtype=np.float32)
                 drawn = mean + distribution.stddev.cpu().numpy() * noise
-                return drawn.reshape(-1, *self._action_space.shape)
+                return drawn.reshape(-1, *self._action_shape)
             logits = distribution.logits.cpu().numpy()
         return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
 
@@ -68,7 +71,7 @@ class PolicyView:
         """Return the policy's deterministic actions, ready for the env, shape (N, *action)."""
         with th.no_grad():
             actions = policy._predict(as_tensors(policy, observations), deterministic=True)
-        return self.to_env(actions.cpu().numpy().reshape(-1, *self._action_space.shape))
+        return self.to_env(actions.cpu().numpy().reshape(-1, *self._action_shape))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Clip drawn actions to the env's bounds."""
