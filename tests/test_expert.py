@@ -382,9 +382,6 @@ def test_dict_observations_are_planned_for():
     expert.close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_policy_proposals: np.stack of dicts; stack_observations would do"
-)
 def test_a_policy_may_see_dict_observations():
     env = make_dict_env()
     expert = MPPIAgent(env, CONFIG, policy=DictSwingUp(), dynamics=EnvStepDynamics(env))

@@ -26,6 +26,8 @@ __all__ = ["Engine"]
 
 _RESET_POOL = 256
 _ARCHIVE_CAPACITY = 2000
+_NUM_PROBES = 32
+_PROBE_STEPS = 200
 _DEFAULT_EPISODE_STEPS = 1000
 
 
@@ -86,6 +88,8 @@ class Engine:
         self._eval_states = self.dynamics.initial_states(
             num_eval_episodes, np.random.default_rng(eval_seed)
         )
+        self._probe_states = self.dynamics.initial_states(_NUM_PROBES, self._start_rng)
+        self._probing: Simulations | None = None
         self._evaluations: dict[bool, Simulations] = {}
         self.sampler = self._make_sampler()
 
@@ -101,6 +105,13 @@ class Engine:
             self._evaluations[on_coarse] = dynamics.simulations(len(self._eval_states))
         simulations = self._evaluations[on_coarse]
         return evaluate(policy, self.view, simulations, self._eval_states, self.max_episode_steps)
+
+    def probe(self, policy: ActorCriticPolicy) -> Evaluation:
+        """Evaluate the beginning of episodes, from fixed resets: cheap, to compare policies."""
+        if self._probing is None:
+            self._probing = self.dynamics.simulations(len(self._probe_states))
+        num_steps = min(_PROBE_STEPS, self.max_episode_steps)
+        return evaluate(policy, self.view, self._probing, self._probe_states, num_steps)
 
     @property
     def evaluation_steps(self) -> int:

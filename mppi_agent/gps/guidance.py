@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = ["Guidance"]
 
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
 _EXPERT_FIT_STEPS = 200
+_MOST_PATIENCE = 16
 
 
 class Guidance:
@@ -27,7 +29,8 @@ class Guidance:
 
     Args:
         num_states: States per labelling call; 0: no labels.
-        max_steps: Most regression steps per round.
+        max_steps: Most regression steps at a time.
+        interval: Rounds from one regression to the next, while they help.
         max_share: Largest share of simulated steps that plans may take.
         regression: Fits the policy to labels.
         seed: Of the choice of states and labels.
@@ -42,6 +45,7 @@ class Guidance:
         *,
         num_states: int,
         max_steps: int,
+        interval: int,
         max_share: float,
         regression: LabelRegression,
         seed: np.random.SeedSequence,
@@ -52,6 +56,9 @@ class Guidance:
         self._regression = regression
         self._budget = StepBudget()
         self._rng = np.random.default_rng(seed)
+        self._interval = interval
+        self._patience = 1
+        self._next_phase = 0
         self.gap = Gap()
         self.round_number = 0
 
@@ -75,12 +82,13 @@ class Guidance:
         engine.archive.add_expert(states)
         update_normalizers(policy, labels.observations)
         dataset.add(labels, self.round_number)
-        loss = self._fit(policy, optimizer, dataset, _EXPERT_FIT_STEPS)
-        return sim_steps, {"train/expert_loss": loss}
+        probe_steps, figures = self._phase(engine, policy, optimizer, dataset, _EXPERT_FIT_STEPS)
+        return sim_steps + probe_steps, figures
 
     def earn(self, sim_steps: int) -> None:
         """Grant plans their share beside `sim_steps` of samples."""
-        self._budget.earn(sim_steps, self._max_share * max(self.gap.share, _LEAST_GAP))
+        share = self._max_share * max(self.gap.share, _LEAST_GAP) / self._patience
+        self._budget.earn(sim_steps, share)
 
     def label(
         self,
@@ -109,13 +117,53 @@ class Guidance:
         return report
 
     def regress(
-        self, policy: ActorCriticPolicy, optimizer: th.optim.Optimizer, dataset: LabelDataset
-    ) -> float | None:
-        """Take as many regression steps as the gap deserves; return the loss, None if none."""
+        self,
+        engine: Engine,
+        policy: ActorCriticPolicy,
+        optimizer: th.optim.Optimizer,
+        dataset: LabelDataset,
+    ) -> tuple[int, dict[str, float]]:
+        """Regress on labels when it is time to, for as many steps as the gap deserves.
+
+        Returns:
+            Env steps simulated, and figures for the log.
+        """
         steps = round(self._max_steps * self.gap.share)
-        if not steps or not len(dataset):
-            return None
-        return self._fit(policy, optimizer, dataset, steps)
+        if self.round_number < self._next_phase or not steps or not len(dataset):
+            return 0, {}
+        return self._phase(engine, policy, optimizer, dataset, steps)
+
+    def _phase(
+        self,
+        engine: Engine,
+        policy: ActorCriticPolicy,
+        optimizer: th.optim.Optimizer,
+        dataset: LabelDataset,
+        num_steps: int,
+    ) -> tuple[int, dict[str, float]]:
+        """Regress, and take it back unless the student measurably got no worse.
+
+        Labels that a policy cannot imitate (noisy plans of a task that sampling solves faster)
+        would only slow it down: each failure doubles the rounds until the next try.
+        """
+        before = engine.probe(policy)
+        weights, moments = copy.deepcopy((policy.state_dict(), optimizer.state_dict()))
+        loss = self._fit(policy, optimizer, dataset, num_steps)
+        after = engine.probe(policy)
+        helped = after.mean >= before.mean
+        if helped:
+            self._patience = 1
+        else:
+            policy.load_state_dict(weights)
+            optimizer.load_state_dict(moments)
+            self._patience = min(2 * self._patience, _MOST_PATIENCE)
+        self._next_phase = self.round_number + self._interval * self._patience
+        figures = {
+            "train/label_loss": loss,
+            "train/labels_helped": float(helped),
+            "train/label_gain": after.mean - before.mean,
+        }
+        return before.sim_steps + after.sim_steps, figures
 
     def _fit(
         self,

@@ -7,7 +7,9 @@ follows the measured KL divergence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -159,17 +161,15 @@ class TrustRegionUpdate:
             }
             obs_tensor = as_tensors(policy, observations)
             with th.no_grad():
-                _, old_log_probs, _ = policy.evaluate_actions(obs_tensor, tensors["actions"])
-            tensors["log_probs"] = old_log_probs
-            for _ in range(config.n_epochs):
-                update_learning_rate(policy.optimizer, learning_rate * self._step_scale)
-                kl = self._epoch(policy, obs_tensor, tensors, averages)
-                if kl > 2 * config.target_kl:
-                    self._step_scale = max(self._step_scale / 1.5, 0.01)
+                log_probs = policy.get_distribution(obs_tensor).log_prob(tensors["actions"])
+            tensors["log_probs"] = log_probs
+            with ThreadPoolExecutor(1) as helper:
+                for _ in range(config.n_epochs):
+                    update_learning_rate(policy.optimizer, learning_rate * self._step_scale)
+                    kl = self._epoch(policy, obs_tensor, tensors, averages, helper)
+                    self._adapt_step(kl)
                     if kl > 4 * config.target_kl:
                         break
-                elif kl < config.target_kl / 2:
-                    self._step_scale = min(self._step_scale * 1.5, 10.0)
         policy.set_training_mode(False)
         residual = returns - samples.values.ravel()[keep]
         return averages.means() | {
@@ -183,6 +183,7 @@ class TrustRegionUpdate:
         observations: th.Tensor,
         tensors: dict[str, th.Tensor],
         averages: _Averages,
+        helper: ThreadPoolExecutor,
     ) -> float:
         config = self.config
         num = len(tensors["returns"])
@@ -191,25 +192,52 @@ class TrustRegionUpdate:
         for start in range(0, num, config.batch_size):
             rows = order[start : start + config.batch_size]
             batch = {name: tensor[rows] for name, tensor in tensors.items()}
-            values, log_probs, entropy = policy.evaluate_actions(
-                _rows(observations, rows), batch["actions"]
-            )
-            log_ratio = log_probs - batch["log_probs"]
-            policy_loss = self.policy_loss(log_ratio, batch["advantages"])
-            value_loss = F.mse_loss(values.flatten(), batch["returns"])
-            loss = policy_loss + config.vf_coef * value_loss
-            if entropy is not None:
-                loss = loss - config.ent_coef * entropy.mean()
+            seen = _rows(observations, rows)
             policy.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            value_loss = partial(self._value_backward, policy, seen, batch)
+            if _has_shared_weights(policy):
+                value_loss_item = value_loss()
+                figures = self._policy_backward(policy, seen, batch)
+            else:
+                # Two networks without common weights: a core for each.
+                running = helper.submit(value_loss)
+                figures = self._policy_backward(policy, seen, batch)
+                value_loss_item = running.result()
             th.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
             policy.optimizer.step()
             floor_std(policy, config.min_std)
-            with th.no_grad():
-                # Schulman's low-variance estimate; the ratio is of the step just taken.
-                kls.append(((log_ratio.exp() - 1) - log_ratio).mean().item())
-            averages.add(kl=kls[-1], policy_loss=policy_loss.item(), value_loss=value_loss.item())
+            averages.add(value_loss=value_loss_item, **figures)
+            kls.append(figures["kl"])
         return float(np.mean(kls))
+
+    def _policy_backward(
+        self, policy: ActorCriticPolicy, observations: Any, batch: dict[str, th.Tensor]
+    ) -> dict[str, float]:
+        distribution = policy.get_distribution(observations)
+        log_ratio = distribution.log_prob(batch["actions"]) - batch["log_probs"]
+        policy_loss = self.policy_loss(log_ratio, batch["advantages"])
+        loss = policy_loss
+        entropy = distribution.entropy()
+        if entropy is not None:
+            loss = loss - self.config.ent_coef * entropy.mean()
+        loss.backward()
+        with th.no_grad():
+            # Low-variance estimate, Schulman 2020, "Approximating KL divergence".
+            kl = ((log_ratio.exp() - 1) - log_ratio).mean().item()
+        return {"kl": kl, "policy_loss": policy_loss.item()}
+
+    def _value_backward(
+        self, policy: ActorCriticPolicy, observations: Any, batch: dict[str, th.Tensor]
+    ) -> float:
+        loss = F.mse_loss(policy.predict_values(observations).flatten(), batch["returns"])
+        (self.config.vf_coef * loss).backward()
+        return loss.item()
+
+    def _adapt_step(self, kl: float) -> None:
+        if kl > 2 * self.config.target_kl:
+            self._step_scale = max(self._step_scale / 1.5, 0.01)
+        elif kl < self.config.target_kl / 2:
+            self._step_scale = min(self._step_scale * 1.5, 10.0)
 
     def _track_returns(self, returns: np.ndarray) -> None:
         mean, std = float(returns.mean()), float(returns.std() + 1e-6)
@@ -218,6 +246,12 @@ class TrustRegionUpdate:
         else:
             self._return_mean += 0.05 * (mean - self._return_mean)
             self._return_std += 0.05 * (std - self._return_std)
+
+
+def _has_shared_weights(policy: ActorCriticPolicy) -> bool:
+    return policy.share_features_extractor and any(
+        True for _ in policy.features_extractor.parameters()
+    )
 
 
 def flatten_first(array: np.ndarray) -> np.ndarray:

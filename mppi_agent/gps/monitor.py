@@ -53,14 +53,14 @@ class Monitor:
         result = self.offer(engine, policy)
         sim_steps = result.sim_steps
         figures = {
-            "eval/mean_reward": result.mean,
-            "eval/min_reward": float(result.returns.min()),
-            "eval/best_mean_reward": self.best_mean,
+            "student/mean_reward": result.mean,
+            "student/min_reward": float(result.returns.min()),
+            "student/best_mean_reward": self.best_mean,
         }
         if engine.is_coarse:
             coarse = engine.evaluate(policy, on_coarse=True)
             sim_steps += coarse.sim_steps
-            figures["eval/coarse_mean_reward"] = coarse.mean
+            figures["student/coarse_mean_reward"] = coarse.mean
             misleads = coarse.mean - result.mean > _COARSE_TOLERANCE * abs(coarse.mean)
             self._coarse_failures = self._coarse_failures + 1 if misleads else 0
             if self._coarse_failures >= _MOST_COARSE_FAILURES or progress_remaining < _TRUE_SHARE:

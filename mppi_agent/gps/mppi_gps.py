@@ -7,8 +7,6 @@ where it measurably beats the student (label), and the best policy so far is kep
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,6 +15,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
@@ -80,7 +79,8 @@ class MPPIGPS(BaseAlgorithm):
         expert_episodes: Episodes of the expert before the first round; 0: none.
         expert_steps: Longest of these, control steps.
         label_states: States per labelling call; 0 switches the planner's labels off.
-        label_steps: Most regression steps on labels per round; the measured gap scales them.
+        label_steps: Most regression steps on labels at a time; the measured gap scales them.
+        label_interval: Rounds from one regression to the next; failures stretch it.
         planner_share: Largest share of simulated steps spent on plans; the gap scales it.
         eval_episodes: Held-out episodes per evaluation of the student.
         substeps: Of the coarse model that sampling begins on; 0: true model throughout.
@@ -135,7 +135,8 @@ class MPPIGPS(BaseAlgorithm):
         expert_episodes: int = 2,
         expert_steps: int = 150,
         label_states: int = 8,
-        label_steps: int = 10,
+        label_steps: int = 100,
+        label_interval: int = 10,
         planner_share: float = 0.5,
         eval_episodes: int = 16,
         substeps: int | None = None,
@@ -181,6 +182,7 @@ class MPPIGPS(BaseAlgorithm):
         self.expert_steps = expert_steps
         self.label_states = label_states
         self.label_steps = label_steps
+        self.label_interval = label_interval
         self.planner_share = planner_share
         self.eval_episodes = eval_episodes
         self.substeps: int = substeps  # type: ignore[assignment]
@@ -233,6 +235,7 @@ class MPPIGPS(BaseAlgorithm):
         self._guidance = Guidance(
             num_states=self.label_states,
             max_steps=self.label_steps,
+            interval=self.label_interval,
             max_share=self.planner_share,
             regression=LabelRegression(max_grad_norm=self.max_grad_norm),
             seed=label_seed,
@@ -276,6 +279,9 @@ class MPPIGPS(BaseAlgorithm):
         )
         callback.on_training_start(locals(), globals())
         iteration = 0
+        # The networks are small: threads inside one operation only wait for each other.
+        num_threads = th.get_num_threads()
+        th.set_num_threads(1)
         try:
             engine = self._get_engine()
             if self._round == 0 and self.expert_episodes:
@@ -296,6 +302,7 @@ class MPPIGPS(BaseAlgorithm):
         finally:
             # Also on Ctrl-C: what is kept is the best policy, not the latest.
             self._keep_best()
+            th.set_num_threads(num_threads)
         callback.on_training_end()
         return self
 
@@ -320,6 +327,9 @@ class MPPIGPS(BaseAlgorithm):
                 actions = engine.view.best_actions(self.policy, observation)
                 new_obs, rewards, dones, infos = env.step(actions)
                 self.num_timesteps += env.num_envs
+                # Before the callback: training that it stops here goes on from the right state.
+                self._last_obs = new_obs  # type: ignore[assignment]
+                self._last_episode_starts = dones
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
@@ -327,8 +337,6 @@ class MPPIGPS(BaseAlgorithm):
                 for i, state in enumerate(states):
                     seen = select_rows(observation, i)
                     engine.labeler.record(i, StudentStep(state, seen, actions[i], bool(dones[i])))
-                self._last_obs = new_obs  # type: ignore[assignment]
-                self._last_episode_starts = dones
             engine.archive.add_student(states)
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -365,24 +373,10 @@ class MPPIGPS(BaseAlgorithm):
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log, with SB3's keys and ours."""
-        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        fps = int((self.num_timesteps - self._num_timesteps_at_start) / elapsed)
-        if iteration > 0:
-            self.logger.record("time/iterations", iteration, exclude="tensorboard")
-        if len(self.ep_info_buffer) > 0 and len(self.ep_info_buffer[0]) > 0:
-            for name, key in (("ep_rew_mean", "r"), ("ep_len_mean", "l")):
-                mean = safe_mean([info[key] for info in self.ep_info_buffer])
-                self.logger.record(f"rollout/{name}", mean)
-        if len(self.ep_success_buffer) > 0:
-            self.logger.record("rollout/success_rate", safe_mean(self.ep_success_buffer))
-        self.logger.record("time/fps", fps)
-        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.record("planner/sim_steps", self.num_sim_steps)
         for phase, seconds in self._timer.seconds.items():
             self.logger.record(f"seconds/{phase}", seconds)
-        self.logger.dump(step=self.num_timesteps)
+        OnPolicyAlgorithm.dump_logs(self, iteration)  # type: ignore[arg-type]
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Change the training env; simulations, plans and archived states are dropped."""
@@ -424,9 +418,11 @@ class MPPIGPS(BaseAlgorithm):
             self._account(report.sim_steps, figures)
             self.logger.record("planner/gap", self._guidance.gap.share)
         with self._timer.phase("regress"):
-            loss = self._guidance.regress(self.policy, self.label_optimizer, self.replay_buffer)
-        if loss is not None:
-            self.logger.record("train/label_loss", loss)
+            self._account(
+                *self._guidance.regress(
+                    engine, self.policy, self.label_optimizer, self.replay_buffer
+                )
+            )
 
     def _evaluate(self, engine: Engine) -> None:
         with self._timer.phase("evaluate"):

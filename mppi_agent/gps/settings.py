@@ -70,6 +70,7 @@ _WANTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "expert_steps": _int_from(1),
     "label_states": _int_from(0),
     "label_steps": _int_from(0),
+    "label_interval": _int_from(1),
     "substeps": _int_from(0),
     "gamma": ("in (0, 1]", lambda v: 0 < v <= 1),
     "gae_lambda": _SHARE,

@@ -34,9 +34,7 @@ class Drift(gym.Env):
 
     def __init__(self, end_at: float = np.inf, shows_dict: bool = False) -> None:
         box = gym.spaces.Box(-np.inf, np.inf, (2,), dtype=np.float32)
-        self.observation_space = (
-            gym.spaces.Dict({"x": box, "twice": box}) if shows_dict else box
-        )
+        self.observation_space = gym.spaces.Dict({"x": box, "twice": box}) if shows_dict else box
         self.task = DriftTask(end_at, shows_dict)
         self.x = np.zeros(2)
 
@@ -86,7 +84,9 @@ def test_rollout_equals_the_oracle_through_ends_and_divergence(shows_dict):
     assert checked.terminated.any() and checked.diverged.any()
     assert not (checked.terminated & checked.diverged).any()
     assert_equal(fast.rollout(states, actions, keep_observations=True), checked)
-    assert_equal(fast.rollout(states[:1], actions[:1, :2]), oracle.rollout(states[:1], actions[:1, :2]))
+    assert_equal(
+        fast.rollout(states[:1], actions[:1, :2]), oracle.rollout(states[:1], actions[:1, :2])
+    )
 
 
 def test_both_backends_draw_the_same_initial_states():

@@ -71,7 +71,8 @@ def test_no_labels_no_sample():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="0.5 ** (age / half_life) underflows; only ages relative to the newest count"
+    strict=True,
+    reason="0.5 ** (age / half_life) underflows; ages relative to the newest do",
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_labels_that_are_all_very_old_are_still_drawn():

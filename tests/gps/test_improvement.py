@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_the_std_does_not_fall_below_its_floor():
 def test_the_step_size_follows_the_measured_kl_divergence():
     policy, update = make(target_kl=1e-5)
     scales = [f["step_scale"] for f in run(policy, update, 5, learning_rate=3e-2)]
-    assert all(later < earlier for earlier, later in zip(scales, scales[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(scales))
     assert scales[-1] < 0.3
     policy, update = make(target_kl=10.0)
     scales = [f["step_scale"] for f in run(policy, update, 3, learning_rate=1e-5)]

@@ -128,9 +128,8 @@ def test_ppo_takes_the_weights_as_they_are():
     theirs, _ = model.predict(seen, deterministic=True)
     np.testing.assert_array_equal(ours, theirs)
     with th.no_grad():
-        np.testing.assert_array_equal(
-            policy.predict_values(th.as_tensor(seen)), model.policy.predict_values(th.as_tensor(seen))
-        )
+        values = [p.predict_values(th.as_tensor(seen)) for p in (policy, model.policy)]
+    np.testing.assert_array_equal(*values)
     model.learn(8)
 
 

@@ -153,9 +153,8 @@ def test_every_sample_is_what_the_env_does_and_restarts_bootstrap():
             if t + 1 < 40:
                 start = next(restarts).observation[0] if batch.ends[t, n] else x
                 np.testing.assert_allclose(batch.observations[t + 1, n, 0], start, atol=1e-6)
-    np.testing.assert_allclose(
-        batch.values, values_at(policy, batch.observations[..., 0].ravel()).reshape(40, 5), atol=1e-5
-    )
+    expected = values_at(policy, batch.observations[..., 0].ravel()).reshape(40, 5)
+    np.testing.assert_allclose(batch.values, expected, atol=1e-5)
     assert terminated.any() and (batch.ends & ~terminated).any()
     assert batch.valid.all() and batch.sim_steps == 200
 
@@ -179,9 +178,8 @@ def test_simulations_carry_on_from_one_round_to_the_next():
         joined = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_allclose(joined, getattr(whole, name), atol=1e-6, err_msg=name)
     np.testing.assert_allclose(parts[0].next_values[-1], whole.next_values[4], atol=1e-6)
-    np.testing.assert_allclose(
-        sum((part.episode_returns for part in parts), []), whole.episode_returns
-    )
+    returns = [r for part in parts for r in part.episode_returns]
+    np.testing.assert_allclose(returns, whole.episode_returns)
 
 
 def test_diverged_simulations_are_restarted_and_marked():
