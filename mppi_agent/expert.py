@@ -192,7 +192,7 @@ class MPPIAgent:
         running = np.arange(num)
         for h in range(self.config.horizon):
             actions, _ = self._policy.predict(
-                select_rows(observations, running), deterministic=True
+                self._shown(select_rows(observations, running)), deterministic=True
             )
             noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
             controls[running, h] = np.clip(
@@ -204,6 +204,12 @@ class MPPIAgent:
             if not len(running):
                 break
         return controls.reshape(len(states), per_state, *controls.shape[1:])
+
+    def _shown(self, observations: Observation) -> Observation:
+        """Return what a policy that was trained behind VecNormalize expects to see."""
+        find = getattr(self._policy, "get_vec_normalize_env", None)
+        normalizer = find() if find is not None else None
+        return observations if normalizer is None else normalizer.normalize_obs(observations)
 
     def _ask(self, name: str) -> list[Any]:
         """Return an attribute, or what a method returns, of each env's `Cloneable`."""

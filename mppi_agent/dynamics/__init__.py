@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.cloning import Cloneable, find_cloneable, unpack
+from mppi_agent.cloning import Cloneable, find_cloneable, require_cloneable, unpack
 from mppi_agent.dynamics.env_step import EnvStepDynamics
 from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
 from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
@@ -27,7 +27,8 @@ __all__ = [
     "sub_env",
 ]
 
-_AGREEMENT_STEPS = 20
+_AGREEMENT_STEPS = 60
+_AGREEMENT_SAMPLES = 3
 _TOLERANCE = 1e-9  # where the env observes in float64
 _SINGLE_TOLERANCE = 1e-6  # where it observes in float32
 
@@ -48,13 +49,20 @@ def make_dynamics(
 
     Raises:
         ValueError: If `substeps` is given for an env without a vectorised task.
+        NotCloneableError: If a short check finds that clones do not repeat what the env does.
     """
-    num_workers = num_workers or os.cpu_count() or 1
+    if num_workers is None:
+        num_workers = os.cpu_count() or 1
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be >= 1 or None (one per core), got {num_workers}")
     fast = _fast_backend(env, num_workers)
     if fast is not None:
-        difference = mismatch(fast, EnvStepDynamics(env))
+        oracle = EnvStepDynamics(env)
+        difference = mismatch(fast, oracle)
+        oracle.close()
         if difference is None and substeps is None:
             return fast
+        fast.close()
         if difference is None and isinstance(fast, MujocoBatchDynamics):
             return MujocoBatchDynamics(env, num_threads=num_workers, substeps=substeps)
         if difference is not None:
@@ -68,6 +76,7 @@ def make_dynamics(
             f"substeps={substeps} needs a MuJoCo env with a vectorised task, and "
             f"{type(env.unwrapped).__name__} is none; leave substeps out"
         )
+    require_cloneable(env)
     if num_workers > 1:
         return ProcessPoolDynamics(env, num_workers=num_workers)
     return EnvStepDynamics(env)
@@ -88,25 +97,41 @@ def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
     rng = np.random.default_rng(seed)
     states = oracle.initial_states(2, rng)
     space = oracle.action_space
-    assert isinstance(space, gym.spaces.Box)
-    shape = (len(states), 1, _AGREEMENT_STEPS, *space.shape)
-    actions = rng.uniform(space.low, space.high, size=shape).astype(space.dtype)
+    actions = _varied_actions(space, (len(states), _AGREEMENT_SAMPLES, _AGREEMENT_STEPS), rng)
     fast = tested.rollout(states, actions, keep_observations=True)
     slow = oracle.rollout(states, actions, keep_observations=True)
     if not np.array_equal(fast.lengths, slow.lengths):
         return f"termination: {fast.lengths.ravel()} steps instead of {slow.lengths.ravel()}"
     alive = np.arange(_AGREEMENT_STEPS) < slow.lengths[..., None]
-    is_single = oracle.observation_space.dtype == np.float32
+    is_single = oracle.observation_space.dtype != np.float64
     tolerance = _SINGLE_TOLERANCE if is_single else _TOLERANCE
     for name in ("rewards", "observations"):
         ours, theirs = getattr(fast, name), getattr(slow, name)
         error = np.abs(
             np.where(alive.reshape(alive.shape + (1,) * (ours.ndim - 3)), ours - theirs, 0)
         )
-        step = int(np.argmax(error.reshape(2, _AGREEMENT_STEPS, -1).max(axis=(0, 2))))
-        if error.max() > tolerance * (1 + np.abs(theirs).max()):
+        if not error.max() <= tolerance * (1 + np.abs(theirs).max()):  # NaN differs, too
+            worst = np.nan_to_num(error, nan=np.inf).reshape(
+                -1, _AGREEMENT_STEPS, error[0, 0, 0].size
+            )
+            step = int(np.argmax(worst.max(axis=(0, 2))))
             return f"{name} by {error.max():.3g} at step {step}"
     return None
+
+
+def _varied_actions(
+    space: gym.Space, shape: tuple[int, int, int], rng: np.random.Generator
+) -> np.ndarray:
+    """Return actions, (S, K, H, *action): uniform, from bound to bound, and held for long."""
+    if not isinstance(space, gym.spaces.Box):
+        space.seed(int(rng.integers(2**31)))
+        return np.array([space.sample() for _ in range(int(np.prod(shape)))]).reshape(
+            *shape, *(space.shape or ())
+        )
+    shares = rng.uniform(size=(*shape, *space.shape))
+    shares[:, 1] = shares[:, 1] > 0.5
+    shares[:, 2] = shares[:, 2, :1] > 0.5
+    return (space.low + shares * (space.high - space.low)).astype(space.dtype)
 
 
 def sub_env(env: Any) -> Cloneable:
@@ -127,17 +152,18 @@ def sub_env(env: Any) -> Cloneable:
     if hasattr(inner, "envs"):
         cloneables = [find_cloneable(one) for one in inner.envs]
         return cloneables[0]
-    try:
-        return unpack(env.env_method("packed", indices=[0])[0])
-    except AttributeError as error:
+    if not env.has_attr("packed"):
         raise TypeError(
             "the envs of this VecEnv are not Cloneable; make them with "
             "make_vec_env(env_id, n_envs, wrapper_class=Cloneable)"
-        ) from error
+        )
+    return unpack(env.env_method("packed", indices=[0])[0])
 
 
 def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:
     if not env.is_transparent:
+        return None
+    if isinstance(env.observation_space, gym.spaces.Dict):
         return None
     if hasattr(env.unwrapped, "model"):
         if batch_task_of(env.unwrapped) is None:

@@ -65,6 +65,7 @@ class LabelDataset:
         if not self._size:
             return None
         ages = np.array([round_number - added for added, _ in self._batches], dtype=np.float64)
+        ages -= ages.min()  # only differences matter, and large ages would underflow
         sizes = np.array([len(batch) for _, batch in self._batches])
         chances = sizes * 0.5 ** (ages / self._half_life)
         counts = rng.multinomial(num, chances / chances.sum())

@@ -126,7 +126,7 @@ class Engine:
         states, labels, sim_steps = expert_episodes(
             self.expert,
             self.dynamics.simulations(num),
-            self._reset_pool[:num],
+            self.dynamics.initial_states(num, self._start_rng),
             num_steps,
             should_stop,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch as th
@@ -17,22 +18,36 @@ from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.schedules import Gap, StepBudget
 from mppi_agent.interfaces import Observation
 
-__all__ = ["Guidance"]
+__all__ = ["Guidance", "GuidanceConfig"]
 
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
 _EXPERT_FIT_STEPS = 200
 _MOST_PATIENCE = 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """Configure the planner's part of a round.
+
+    Attributes:
+        num_states: States per labelling call; 0: no labels.
+        max_steps: Most regression steps at a time.
+        interval: Rounds from one regression to the next, while they pay.
+        max_share: Largest share of simulated steps that plans may take.
+        max_grad_norm: Gradient norm limit of the regression.
+    """
+
+    num_states: int = 8
+    max_steps: int = 100
+    interval: int = 10
+    max_share: float = 0.5
+    max_grad_norm: float = 1.0
+
+
 class Guidance:
     """Spend simulated steps on plans, and regression on labels, as the measured gap deserves.
 
     Args:
-        num_states: States per labelling call; 0: no labels.
-        max_steps: Most regression steps at a time.
-        interval: Rounds from one regression to the next, while they help.
-        max_share: Largest share of simulated steps that plans may take.
-        regression: Fits the policy to labels.
         seed: Of the choice of states and labels.
 
     Attributes:
@@ -40,27 +55,22 @@ class Guidance:
         round_number: Set by whoever runs the rounds; labels age by it.
     """
 
-    def __init__(
-        self,
-        *,
-        num_states: int,
-        max_steps: int,
-        interval: int,
-        max_share: float,
-        regression: LabelRegression,
-        seed: np.random.SeedSequence,
-    ) -> None:
-        self._num_states = num_states
-        self._max_steps = max_steps
-        self._max_share = max_share
-        self._regression = regression
+    def __init__(self, seed: np.random.SeedSequence) -> None:
+        self.configure(GuidanceConfig())
         self._budget = StepBudget()
         self._rng = np.random.default_rng(seed)
-        self._interval = interval
         self._patience = 1
         self._next_phase = 0
+        self._last_probe: float | None = None
+        self._plan_steps = 0
+        self._sample_steps = 0
         self.gap = Gap()
         self.round_number = 0
+
+    def configure(self, config: GuidanceConfig) -> None:
+        """Change the settings; what was measured so far is kept."""
+        self._config = config
+        self._regression = LabelRegression(max_grad_norm=config.max_grad_norm)
 
     def learn_from_expert(
         self,
@@ -87,8 +97,9 @@ class Guidance:
 
     def earn(self, sim_steps: int) -> None:
         """Grant plans their share beside `sim_steps` of samples."""
-        share = self._max_share * max(self.gap.share, _LEAST_GAP) / self._patience
+        share = self._config.max_share * max(self.gap.share, _LEAST_GAP) / self._patience
         self._budget.earn(sim_steps, share)
+        self._sample_steps += sim_steps
 
     def label(
         self,
@@ -106,11 +117,13 @@ class Guidance:
         Returns:
             What was measured; None if nothing was planned.
         """
-        cost = self._num_states * engine.expert.config.steps_per_plan
-        if not self._num_states or not self._budget.pay(cost):
+        cost = self._config.num_states * engine.expert.config.steps_per_plan
+        if not self._config.num_states or not self._budget.has(cost):
             return None
-        report = engine.labeler.label(self._num_states, self._rng, values)
+        report = engine.labeler.label(self._config.num_states, self._rng, values)
         if report is not None:
+            self._budget.pay(cost)
+            self._plan_steps += report.sim_steps
             self.gap.update(report)
             if report.labels is not None:
                 dataset.add(report.labels, self.round_number)
@@ -128,7 +141,7 @@ class Guidance:
         Returns:
             Env steps simulated, and figures for the log.
         """
-        steps = round(self._max_steps * self.gap.share)
+        steps = round(self._config.max_steps * self.gap.share)
         if self.round_number < self._next_phase or not steps or not len(dataset):
             return 0, {}
         return self._phase(engine, policy, optimizer, dataset, steps)
@@ -141,29 +154,38 @@ class Guidance:
         dataset: LabelDataset,
         num_steps: int,
     ) -> tuple[int, dict[str, float]]:
-        """Regress, and take it back unless the student measurably got no worse.
+        """Regress, and take it back if the student measurably got worse.
 
-        Labels that a policy cannot imitate (noisy plans of a task that sampling solves faster)
-        would only slow it down: each failure doubles the rounds until the next try.
+        Labels also have to be worth their price: where they gain less than samples did for as
+        many simulated steps, the rounds until the next try double.
         """
         before = engine.probe(policy)
         weights, moments = copy.deepcopy((policy.state_dict(), optimizer.state_dict()))
         loss = self._fit(policy, optimizer, dataset, num_steps)
         after = engine.probe(policy)
         helped = after.mean >= before.mean
-        if helped:
-            self._patience = 1
-        else:
+        if not helped:
             policy.load_state_dict(weights)
             optimizer.load_state_dict(moments)
-            self._patience = min(2 * self._patience, _MOST_PATIENCE)
-        self._next_phase = self.round_number + self._interval * self._patience
+        paid = helped and after.mean - before.mean >= self._price(before.mean)
+        self._patience = 1 if paid else min(2 * self._patience, _MOST_PATIENCE)
+        self._next_phase = self.round_number + self._config.interval * self._patience
+        self._last_probe = max(before.mean, after.mean)
+        self._plan_steps = self._sample_steps = 0
         figures = {
             "train/label_loss": loss,
             "train/labels_helped": float(helped),
+            "train/labels_paid": float(paid),
             "train/label_gain": after.mean - before.mean,
         }
         return before.sim_steps + after.sim_steps, figures
+
+    def _price(self, probe: float) -> float:
+        """Return what samples gained since the last phase, for as many steps as plans took."""
+        if self._last_probe is None or not self._sample_steps:
+            return 0.0
+        gained = max(probe - self._last_probe, 0.0)
+        return gained * self._plan_steps / self._sample_steps
 
     def _fit(
         self,

@@ -107,23 +107,27 @@ class TrustRegionUpdate:
     """Improve a policy from a round's samples.
 
     Args:
-        config: The settings.
-        policy_loss: Weighs samples; None: `clipped_loss(config.clip_range)`.
         rng: Shuffles samples.
+        config: The settings; None: the defaults.
+        policy_loss: Weighs samples; None: `clipped_loss(config.clip_range)`.
     """
 
     def __init__(
         self,
-        config: UpdateConfig,
         rng: np.random.Generator,
+        config: UpdateConfig | None = None,
         policy_loss: PolicyLoss | None = None,
     ) -> None:
-        self.config = config
-        self.policy_loss = policy_loss or clipped_loss(config.clip_range)
+        self.configure(config or UpdateConfig(), policy_loss)
         self._rng = rng
         self._step_scale = 1.0
         self._return_mean = 0.0
         self._return_std = 0.0
+
+    def configure(self, config: UpdateConfig, policy_loss: PolicyLoss | None = None) -> None:
+        """Change the settings; the adapted step size is kept."""
+        self.config = config
+        self.policy_loss = policy_loss or clipped_loss(config.clip_range)
 
     def update(
         self,
@@ -146,6 +150,8 @@ class TrustRegionUpdate:
         """
         config = self.config
         keep = np.flatnonzero(samples.valid.ravel())
+        if len(keep) < 2:
+            return {}  # all simulations diverged: nothing was learnt, and nothing is broken
         observations = select_rows(flatten_time(samples.observations), keep)
         returns = (advantages + samples.values).ravel()[keep]
         self._track_returns(returns)

@@ -29,13 +29,15 @@ class StudentStep:
         state: Before the step.
         observation: What the policy saw, shape (*obs).
         action: What it did, env units, shape (*action).
-        is_last: Whether the episode ended with this step.
+        terminated: Whether the env ended the episode with this step.
+        truncated: Whether something else did, such as a time limit.
     """
 
     state: EnvState
     observation: Observation
     action: np.ndarray
-    is_last: bool
+    terminated: bool
+    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,14 @@ class Labeler:
         for env, history in enumerate(self._history):
             known = 0  # steps from here on until the episode or the record ends
             for i in range(len(history) - 1, -1, -1):
-                known = horizon if history[i].is_last else known + 1
+                # After a termination nothing is left to do; what a student cut short by a time
+                # limit would have done is not known.
+                if history[i].terminated:
+                    known = horizon
+                elif history[i].truncated:
+                    known = 0
+                else:
+                    known += 1
                 if known >= horizon:
                     found.append((env, i))
         return found[::-1]
@@ -163,7 +172,7 @@ class Labeler:
         for i in range(index, index + self._expert.config.horizon):
             step = self._history[env][i]
             actions.append(step.action)
-            if step.is_last:
+            if step.terminated:
                 break
         actions += [actions[-1]] * (self._expert.config.horizon - len(actions))
         return self._scaling.to_normalised(np.stack(actions))
@@ -214,7 +223,7 @@ def expert_episodes(
             running = running[~(step.terminated | step.diverged)]
             if not len(running):
                 break
-        if not len(running):
+        if not len(running) or should_stop():
             break
     labels = LabelBatch(
         stack_observations([state.observation for state in visited]),

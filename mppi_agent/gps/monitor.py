@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -48,8 +47,9 @@ class Monitor:
         Returns:
             Env steps simulated, and figures for the log.
         """
-        if not self._budget.pay(engine.evaluation_steps):
+        if not self._budget.has(engine.evaluation_steps):
             return 0, {}
+        self._budget.pay(engine.evaluation_steps)
         result = self.offer(engine, policy)
         sim_steps = result.sim_steps
         figures = {
@@ -72,7 +72,10 @@ class Monitor:
         result = engine.evaluate(policy)
         if result.mean >= self.best_mean:
             self.best_mean = result.mean
-            self._best_weights = copy.deepcopy(policy.state_dict())
+            # On the CPU, so that a model saved from elsewhere loads on any machine.
+            self._best_weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()
+            }
         return result
 
     def restore_best(self, policy: ActorCriticPolicy) -> None:

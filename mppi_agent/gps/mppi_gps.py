@@ -7,6 +7,8 @@ where it measurably beats the student (label), and the best policy so far is kep
 
 from __future__ import annotations
 
+import io
+import pathlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,6 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
@@ -26,7 +29,7 @@ from mppi_agent.dynamics import sub_env
 from mppi_agent.dynamics.observations import select_rows
 from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
-from mppi_agent.gps.guidance import Guidance
+from mppi_agent.gps.guidance import Guidance, GuidanceConfig
 from mppi_agent.gps.improvement import PolicyLoss, TrustRegionUpdate, UpdateConfig
 from mppi_agent.gps.labels import StudentStep
 from mppi_agent.gps.monitor import Monitor
@@ -39,7 +42,6 @@ from mppi_agent.gps.policies import (
     mean_std,
     update_normalizers,
 )
-from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.schedules import PhaseTimer
 from mppi_agent.gps.settings import check_action_space, check_settings, fill_presets
@@ -200,6 +202,7 @@ class MPPIGPS(BaseAlgorithm):
         self._engine: Engine | None = None
         if not hasattr(self, "_update"):
             self._start_afresh()
+        self._configure()
         # A saved model leaves its labels behind, as SB3's off-policy algorithms do.
         self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
         self.policy = self.policy_class(  # type: ignore[assignment]
@@ -208,10 +211,35 @@ class MPPIGPS(BaseAlgorithm):
         self.label_optimizer = th.optim.Adam(self.policy.parameters(), lr=self.lr_schedule(1))
         initialise_actions(self.policy, self.init_std)
 
+    def _configure(self) -> None:
+        """Hand the settings on; also after `load`, which may change them."""
+        check_settings(self)
+        self._update.configure(
+            UpdateConfig(
+                batch_size=self.batch_size,
+                n_epochs=self.n_epochs,
+                clip_range=self.clip_range,
+                target_kl=self.target_kl,
+                vf_coef=self.vf_coef,
+                ent_coef=self.ent_coef,
+                max_grad_norm=self.max_grad_norm,
+                min_std=self.min_std,
+            ),
+            self.policy_loss,
+        )
+        self._guidance.configure(
+            GuidanceConfig(
+                num_states=self.label_states,
+                max_steps=self.label_steps,
+                interval=self.label_interval,
+                max_share=self.planner_share,
+                max_grad_norm=self.max_grad_norm,
+            )
+        )
+
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
         fill_presets(self, _env_id(self.env))
-        check_settings(self)
         if self.env is not None:
             check_action_space(self.action_space)
         self.policy_kwargs = {
@@ -219,27 +247,8 @@ class MPPIGPS(BaseAlgorithm):
             **self.policy_kwargs,
         }
         self._engine_seed, update_seed, label_seed = np.random.SeedSequence(self.seed).spawn(3)
-        config = UpdateConfig(
-            batch_size=self.batch_size,
-            n_epochs=self.n_epochs,
-            clip_range=self.clip_range,
-            target_kl=self.target_kl,
-            vf_coef=self.vf_coef,
-            ent_coef=self.ent_coef,
-            max_grad_norm=self.max_grad_norm,
-            min_std=self.min_std,
-        )
-        self._update = TrustRegionUpdate(
-            config, np.random.default_rng(update_seed), self.policy_loss
-        )
-        self._guidance = Guidance(
-            num_states=self.label_states,
-            max_steps=self.label_steps,
-            interval=self.label_interval,
-            max_share=self.planner_share,
-            regression=LabelRegression(max_grad_norm=self.max_grad_norm),
-            seed=label_seed,
-        )
+        self._update = TrustRegionUpdate(np.random.default_rng(update_seed))
+        self._guidance = Guidance(label_seed)
         self._monitor = Monitor()
         self._timer = PhaseTimer()
         self._round = 0
@@ -284,6 +293,7 @@ class MPPIGPS(BaseAlgorithm):
         th.set_num_threads(1)
         try:
             engine = self._get_engine()
+            engine.labeler.forget()  # the env may have been reset in between
             if self._round == 0 and self.expert_episodes:
                 self._learn_from_expert(engine)
             while self.num_timesteps < total_timesteps:
@@ -335,8 +345,12 @@ class MPPIGPS(BaseAlgorithm):
                     return False
                 self._update_info_buffer(infos, dones)
                 for i, state in enumerate(states):
+                    truncated = bool(dones[i]) and infos[i].get("TimeLimit.truncated", False)
+                    terminated = bool(dones[i]) and not truncated
                     seen = select_rows(observation, i)
-                    engine.labeler.record(i, StudentStep(state, seen, actions[i], bool(dones[i])))
+                    engine.labeler.record(
+                        i, StudentStep(state, seen, actions[i], terminated, truncated)
+                    )
             engine.archive.add_student(states)
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -378,10 +392,29 @@ class MPPIGPS(BaseAlgorithm):
             self.logger.record(f"seconds/{phase}", seconds)
         OnPolicyAlgorithm.dump_logs(self, iteration)  # type: ignore[arg-type]
 
+    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """Save the planner's labels, as SB3's off-policy algorithms save theirs."""
+        save_to_pkl(path, self.replay_buffer, self.verbose)
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """Load labels that `save_replay_buffer` wrote.
+
+        Raises:
+            ValueError: If the file holds something else.
+        """
+        loaded = load_from_pkl(path, self.verbose)
+        if not isinstance(loaded, LabelDataset):
+            raise ValueError(
+                f"{path} holds a {type(loaded).__name__}, not the labels of an MPPIGPS model; "
+                "name a file that save_replay_buffer wrote"
+            )
+        self.replay_buffer = loaded
+
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Change the training env; simulations, plans and archived states are dropped."""
         super().set_env(_cloneable(env), force_reset)
         self._close_engine()
+        self._monitor = Monitor()  # returns in another env are no measure for this one
 
     def _learn_from_expert(self, engine: Engine) -> None:
         with self._timer.phase("expert"):

@@ -52,12 +52,13 @@ class StepBudget:
         """Add what lets the purchases make up `share` of all steps, in [0, 1)."""
         self._saved += sim_steps * share / (1 - share)
 
-    def pay(self, cost: int) -> bool:
-        """Take `cost` steps out if they are there; say whether they were."""
-        if self._saved < cost:
-            return False
+    def has(self, cost: int) -> bool:
+        """Say whether `cost` steps are there."""
+        return self._saved >= cost
+
+    def pay(self, cost: int) -> None:
+        """Take `cost` steps out."""
         self._saved -= cost
-        return True
 
 
 class PhaseTimer:

@@ -37,7 +37,7 @@ class Pendulum:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Advance by one env step; see `VectorTask.step`."""
         angle, speed = physics.T
-        torque = np.clip(actions[:, 0], -self.max_torque, self.max_torque).astype(np.float64)
+        torque = np.clip(actions[:, 0], -self.max_torque, self.max_torque)
         upright_angle = (angle + np.pi) % (2 * np.pi) - np.pi
         rewards = -(upright_angle**2 + 0.1 * speed**2 + 0.001 * torque**2)
         pull = 3 * self.gravity / (2 * self.length) * np.sin(angle)
