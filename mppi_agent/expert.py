@@ -206,7 +206,9 @@ class MPPIAgent:
         return controls.reshape(len(states), per_state, *controls.shape[1:])
 
     def _shown(self, observations: Observation) -> Observation:
-        """Return what a policy that was trained behind VecNormalize expects to see."""
+        """Return what the policy would see: as VecNormalize shows it, the env's or its own."""
+        if hasattr(self.env, "normalize_obs"):
+            return self.env.normalize_obs(observations)
         find = getattr(self._policy, "get_vec_normalize_env", None)
         normalizer = find() if find is not None else None
         return observations if normalizer is None else normalizer.normalize_obs(observations)

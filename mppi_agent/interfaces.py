@@ -210,8 +210,7 @@ class Simulations(Protocol):
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
         """Advance the simulations `indices` (default: all) by one env step each.
 
-        A simulation that terminated or diverged must be restored before its next step. `indices`
-        are distinct and in ascending order.
+        A simulation that terminated or diverged must be restored before its next step.
         """
         ...
 

@@ -392,10 +392,6 @@ def test_a_policy_may_see_dict_observations():
         expert.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_policy_proposals shows the policy raw observations, where VecNormalize is around",
-)
 def test_a_policy_proposes_what_it_would_do_under_vec_normalize():
     class FirstEntry:
         def predict(self, observation, state=None, episode_start=None, deterministic=False):

@@ -164,7 +164,8 @@ class MujocoSimulations:
             select: Any = slice(None)
             ids = None
         else:
-            select = ids = np.asarray(indices, dtype=np.int32)
+            select = np.asarray(indices)
+            ids = np.sort(select).astype(np.int32)  # the batch wants them in order
         # Gymnasium hands float32 actions to the physics: the same rounding keeps results equal.
         actions = np.asarray(actions, dtype=np.float32)
         before = {name: field[select].copy() for name, field in self._before.items()}

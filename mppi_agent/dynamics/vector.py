@@ -44,6 +44,11 @@ class VectorDynamics:
             )
         self._task = task
         self._resets = EnvStepDynamics(env)
+        if not self.initial_states(1, np.random.default_rng(0))[0].physics.size:
+            raise ValueError(
+                f"env {type(env.unwrapped).__name__} has a vector_task() but no state vector for "
+                "it: give it get_state(), which returns a float64 array, and set_state(state)"
+            )
         self._rollouts: VectorSimulations | None = None
         self.observation_space: gym.Space = env.observation_space
         self.action_space: gym.Space = env.action_space

@@ -155,18 +155,12 @@ def test_a_wrong_task_of_ones_own_is_noticed_and_not_used(env, message):
     assert type(dynamics) is EnvStepDynamics
 
 
-@pytest.mark.xfail(
-    strict=True, reason="mismatch(): 20 uniformly random steps from a reset do not fell a hopper"
-)
 def test_a_wrong_end_of_a_robust_walker_is_noticed_too():
     env = wrap(OwnHopper())
     fast = MujocoBatchDynamics(env, num_threads=1)
     assert mismatch(fast, EnvStepDynamics(env)) is not None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the task is handed empty physics and fails with an error of its own"
-)
 def test_a_vector_task_without_a_state_vector_is_refused_with_the_cure():
     with pytest.raises(ValueError, match="get_state"):
         make_dynamics(wrap(StatelessPendulum()), num_workers=1)
@@ -179,9 +173,6 @@ class NanCheetah(OwnCheetah):
         return replace(locomotion.half_cheetah(self), forward_weight=float("nan"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="mismatch(): error.max() > tolerance is False for NaN, so NaN agrees"
-)
 def test_a_task_that_returns_nan_is_noticed():
     env = wrap(NanCheetah())
     fast = MujocoBatchDynamics(env, num_threads=1)
@@ -212,11 +203,6 @@ class VectorCartPole(CartPoleEnv):
         return tuple(np.array(column) for column in zip(*outcomes, strict=True))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="mismatch() asserts a Box although VectorDynamics serves Discrete",
-)
 def test_a_discrete_env_may_bring_a_vector_task():
     assert type(make_dynamics(wrap(VectorCartPole()), num_workers=1)) is VectorDynamics
 
@@ -291,11 +277,6 @@ def test_the_env_of_another_process_comes_as_an_exact_copy():
         venv.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(EOFError, ConnectionError),
-    reason="env_method kills the worker of an env without it: ask venv.has_attr('packed') first",
-)
 def test_envs_of_another_process_that_are_not_cloneable_are_refused():
     venv = make_vec_env("Pendulum-v1", 1, vec_env_cls=SubprocVecEnv)
     try:

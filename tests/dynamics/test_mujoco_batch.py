@@ -95,9 +95,6 @@ def test_stepping_some_simulations_leaves_the_others_alone():
         np.testing.assert_array_equal(now.observation, then.observation)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="mujoco.batch wants sorted ids; the other backends take any order"
-)
 def test_simulations_are_stepped_in_the_order_of_their_indices():
     dynamics = MujocoBatchDynamics(make(), num_threads=1)
     states = dynamics.initial_states(4, np.random.default_rng(0))

@@ -160,10 +160,6 @@ def test_pendulum_is_what_the_env_itself_does(kwargs):
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="tasks/classic_control.py casts the torque to float64; the env keeps it in float32",
-)
 def test_pendulum_observes_bit_for_bit_what_the_env_itself_shows():
     env = make("Pendulum-v1")
     oracle, fast = EnvStepDynamics(env), VectorDynamics(env)

@@ -70,10 +70,6 @@ def test_no_labels_no_sample():
     assert dataset.sample(3, 0, np.random.default_rng(0)) is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="0.5 ** (age / half_life) underflows; ages relative to the newest do",
-)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_labels_that_are_all_very_old_are_still_drawn():
     dataset = LabelDataset(half_life=50, capacity=10)

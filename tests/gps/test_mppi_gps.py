@@ -219,10 +219,6 @@ def test_set_env_moves_on_to_the_new_env():
         model.set_env(pendulums(2))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="set_env() keeps the monitor, so a policy that scored high in the old env comes back",
-)
 def test_the_best_policy_of_the_old_env_is_not_put_back_in_the_new_one():
     settings = {"expert_episodes": 0, "learning_rate": 3e-3, "target_kl": 0.1}
     model = make(make_target(target=-0.5), **settings)
@@ -235,11 +231,6 @@ def test_the_best_policy_of_the_old_env_is_not_put_back_in_the_new_one():
     assert new > old + 0.5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="learn() resets the env, yet the labeler still joins its last steps to the new episode: "
-    "nobody calls Labeler.forget()",
-)
 def test_the_steps_before_a_reset_are_not_joined_to_those_after_it(monkeypatch):
     asked: list[np.ndarray] = []
     label = MPPIAgent.label
@@ -262,10 +253,6 @@ def test_the_steps_before_a_reset_are_not_joined_to_those_after_it(monkeypatch):
         np.testing.assert_allclose(nominal[:, 0], executed[first : first + horizon], atol=1e-6)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="load(path, n_epochs=...) sets the attribute, but the saved UpdateConfig is what counts",
-)
 def test_settings_given_to_load_count(tmp_path, monkeypatch):
     make().learn(8).save(tmp_path / "model")
     loaded = MPPIGPS.load(tmp_path / "model", env=pendulum(), n_epochs=1, target_kl=1e9)
@@ -288,11 +275,6 @@ def test_eval_callback_and_checkpoints_work(tmp_path):
         MPPIGPS.load(tmp_path / name, env=pendulum(), device="cpu").learn(8)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AttributeError,
-    reason="there is a replay_buffer, so CheckpointCallback asks for save_replay_buffer()",
-)
 def test_checkpoints_may_include_the_labels(tmp_path):
     make().learn(8, CheckpointCallback(8, str(tmp_path), save_replay_buffer=True))
 
@@ -428,10 +410,6 @@ def test_useless_arguments_are_named(argument, value, message):
         make(**{argument: value})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="engine: a pool of 256 resets is sliced for 300 simulations",
-)
 def test_many_expert_episodes_are_possible():
     make(make_target(), expert_episodes=300, expert_steps=2).learn(8)
 
