@@ -46,7 +46,8 @@ class MPPIAgent:
         config: Settings; None: the preset of the env.
         seed: Of the planner's noise.
         policy: Proposes plans, closed loop, and with a method `predict_values` also judges where
-            plans end: an `MPPIGPS` model, or any SB3 model without the latter.
+            plans end, unless its `trusts_values` is False: an `MPPIGPS` model. Any SB3 model
+            will do without.
         dynamics: Simulates the plans; None: the fastest exact backend for the env.
         policy_noise_std: Noise of the policy's proposals but the first, half-range units.
 
@@ -172,7 +173,8 @@ class MPPIAgent:
             policy_steps = sampled[..., 0].size
             parts = [sampled[:, :1], proposals] if policy_leads else [proposals, sampled[:, :1]]
             proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
-            leaf_value = leaf_value or getattr(self._policy, "predict_values", None)
+            if leaf_value is None and getattr(self._policy, "trusts_values", True):
+                leaf_value = getattr(self._policy, "predict_values", None)
         plan = self._planner.plan(states, proposals, rng, leaf_value=leaf_value)
         self.sim_steps += plan.sim_steps + policy_steps
         return plan

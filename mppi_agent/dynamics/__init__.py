@@ -52,7 +52,7 @@ def make_dynamics(
         NotCloneableError: If a short check finds that clones do not repeat what the env does.
     """
     if num_workers is None:
-        num_workers = os.cpu_count() or 1
+        num_workers = _num_cores()
     if num_workers < 1:
         raise ValueError(f"num_workers must be >= 1 or None (one per core), got {num_workers}")
     fast = _fast_backend(env, num_workers)
@@ -158,6 +158,13 @@ def sub_env(env: Any) -> Cloneable:
             "make_vec_env(env_id, n_envs, wrapper_class=Cloneable)"
         )
     return unpack(env.env_method("packed", indices=[0])[0])
+
+
+def _num_cores() -> int:
+    """Return the cores that this process may use, which a container or taskset may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:

@@ -98,13 +98,22 @@ class Engine:
         self.is_coarse = False
         self.sampler = self._make_sampler()
 
-    def evaluate(self, policy: ActorCriticPolicy, *, on_coarse: bool = False) -> Evaluation:
-        """Evaluate the deterministic policy on held-out resets."""
+    def evaluate(
+        self, policy: ActorCriticPolicy, discount: float | None = None, *, on_coarse: bool = False
+    ) -> Evaluation:
+        """Evaluate the deterministic policy on held-out resets, its value head if asked to."""
         if on_coarse not in self._evaluations:
             dynamics = self._coarse if on_coarse and self._coarse else self.dynamics
             self._evaluations[on_coarse] = dynamics.simulations(len(self._eval_states))
         simulations = self._evaluations[on_coarse]
-        return evaluate(policy, self.view, simulations, self._eval_states, self.max_episode_steps)
+        return evaluate(
+            policy,
+            self.view,
+            simulations,
+            self._eval_states,
+            self.max_episode_steps,
+            discount=discount,
+        )
 
     def probe(self, policy: ActorCriticPolicy) -> Evaluation:
         """Evaluate the beginning of episodes, from fixed resets: cheap, to compare policies."""

@@ -22,10 +22,13 @@ class Evaluation:
     Attributes:
         returns: Shape (E,).
         sim_steps: Env steps simulated.
+        value_r2: Share of the variance of discounted returns that the value head explains along
+            these episodes; NaN unless asked for.
     """
 
     returns: np.ndarray
     sim_steps: int
+    value_r2: float = float("nan")
 
     @property
     def mean(self) -> float:
@@ -39,6 +42,8 @@ def evaluate(
     simulations: Simulations,
     states: Sequence[EnvState],
     max_episode_steps: int,
+    *,
+    discount: float | None = None,
 ) -> Evaluation:
     """Run the deterministic policy from some states at once.
 
@@ -48,22 +53,46 @@ def evaluate(
         simulations: One per state.
         states: Where the episodes begin.
         max_episode_steps: Longest episode.
+        discount: Of the returns that the value head is held against; None: it is not judged.
 
     Returns:
         One return per state; a simulation that diverges ends there.
     """
     simulations.restore(states)
     observations = stack_observations([state.observation for state in states])
-    returns = np.zeros(len(states))
-    running = np.arange(len(states))
-    sim_steps = 0
-    for _ in range(max_episode_steps):
-        actions = view.best_actions(policy, view.observe(select_rows(observations, running)))
-        step = simulations.step(actions, running)
-        sim_steps += len(running)
-        returns[running] += np.where(step.diverged, 0.0, step.rewards)
+    num = len(states)
+    rewards = np.zeros((max_episode_steps, num))
+    values = np.zeros((max_episode_steps + 1, num))
+    visited = np.zeros((max_episode_steps, num), dtype=bool)
+    running = np.arange(num)
+    for t in range(max_episode_steps):
+        seen = view.observe(select_rows(observations, running))
+        visited[t, running] = True
+        if discount is not None:
+            values[t, running] = view.values(policy, seen)
+        step = simulations.step(view.best_actions(policy, seen), running)
+        rewards[t, running] = np.where(step.diverged, 0.0, step.rewards)
         write_rows(observations, running, step.observations)
         running = running[~(step.terminated | step.diverged)]
         if not len(running):
             break
-    return Evaluation(returns, sim_steps)
+    r2 = float("nan")
+    if discount is not None:
+        if len(running):
+            # A time limit is no end: what would follow counts as the value head sees it.
+            final = view.observe(select_rows(observations, running))
+            values[-1, running] = view.values(policy, final)
+        r2 = _explained(rewards, values, visited, discount)
+    return Evaluation(rewards.sum(axis=0), int(visited.sum()), r2)
+
+
+def _explained(
+    rewards: np.ndarray, values: np.ndarray, visited: np.ndarray, discount: float
+) -> float:
+    """Return R^2 of the values against discounted returns, both at the visited states."""
+    returns = np.zeros_like(rewards)
+    following = values[-1]
+    for t in range(len(rewards) - 1, -1, -1):
+        following = returns[t] = rewards[t] + discount * following
+    target, value = returns[visited], values[:-1][visited]
+    return float(1.0 - np.mean((target - value) ** 2) / max(target.var(), 1e-12))

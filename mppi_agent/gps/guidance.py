@@ -16,12 +16,11 @@ from mppi_agent.gps.labels import LabelReport
 from mppi_agent.gps.policies import update_normalizers
 from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.schedules import Gap, StepBudget
-from mppi_agent.interfaces import Observation
+from mppi_agent.planning import LeafValue
 
 __all__ = ["Guidance", "GuidanceConfig"]
 
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
-_EXPERT_FIT_STEPS = 200
 _MOST_PATIENCE = 16
 
 
@@ -60,7 +59,7 @@ class Guidance:
         self._budget = StepBudget()
         self._rng = np.random.default_rng(seed)
         self._patience = 1
-        self._next_phase = 0
+        self._next_phase = self._config.interval
         self._last_probe: float | None = None
         self._plan_steps = 0
         self._sample_steps = 0
@@ -72,18 +71,17 @@ class Guidance:
         self._config = config
         self._regression = LabelRegression(max_grad_norm=config.max_grad_norm)
 
-    def learn_from_expert(
+    def watch_expert(
         self,
         engine: Engine,
         policy: ActorCriticPolicy,
-        optimizer: th.optim.Optimizer,
         dataset: LabelDataset,
         *,
         num_episodes: int,
         num_steps: int,
         should_stop: Callable[[], bool],
     ) -> tuple[int, dict[str, float]]:
-        """Archive the expert's first episodes and regress on them.
+        """Archive the expert's first episodes; they are the first labels.
 
         Returns:
             Env steps simulated, and figures for the log.
@@ -92,8 +90,10 @@ class Guidance:
         engine.archive.add_expert(states)
         update_normalizers(policy, labels.observations)
         dataset.add(labels, self.round_number)
-        probe_steps, figures = self._phase(engine, policy, optimizer, dataset, _EXPERT_FIT_STEPS)
-        return sim_steps + probe_steps, figures
+        self._plan_steps += sim_steps
+        untrained = engine.probe(policy)
+        self._last_probe = untrained.mean
+        return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(len(states))}
 
     def earn(self, sim_steps: int) -> None:
         """Grant plans their share beside `sim_steps` of samples."""
@@ -105,14 +105,14 @@ class Guidance:
         self,
         engine: Engine,
         dataset: LabelDataset,
-        values: Callable[[Observation], np.ndarray],
+        leaf_value: LeafValue | None,
     ) -> LabelReport | None:
         """Plan for some of the student's states if the budget allows it.
 
         Args:
             engine: Plans.
             dataset: Takes the labels.
-            values: Value head, for where plans end.
+            leaf_value: Value head, for where plans end; None while it is not to be trusted.
 
         Returns:
             What was measured; None if nothing was planned.
@@ -120,7 +120,7 @@ class Guidance:
         cost = self._config.num_states * engine.expert.config.steps_per_plan
         if not self._config.num_states or not self._budget.has(cost):
             return None
-        report = engine.labeler.label(self._config.num_states, self._rng, values)
+        report = engine.labeler.label(self._config.num_states, self._rng, leaf_value)
         if report is not None:
             self._budget.pay(cost)
             self._plan_steps += report.sim_steps
@@ -138,46 +138,31 @@ class Guidance:
     ) -> tuple[int, dict[str, float]]:
         """Regress on labels when it is time to, for as many steps as the gap deserves.
 
+        The outcome is taken back unless the student gained at least what samples gained it for as
+        many simulated steps: labels lead where sampling around the policy is stuck, and do not
+        get in the way where it learns by itself. Each failure doubles the rounds until the next
+        try.
+
         Returns:
             Env steps simulated, and figures for the log.
         """
         steps = round(self._config.max_steps * self.gap.share)
         if self.round_number < self._next_phase or not steps or not len(dataset):
             return 0, {}
-        return self._phase(engine, policy, optimizer, dataset, steps)
-
-    def _phase(
-        self,
-        engine: Engine,
-        policy: ActorCriticPolicy,
-        optimizer: th.optim.Optimizer,
-        dataset: LabelDataset,
-        num_steps: int,
-    ) -> tuple[int, dict[str, float]]:
-        """Regress, and take it back if the student measurably got worse.
-
-        Labels also have to be worth their price: where they gain less than samples did for as
-        many simulated steps, the rounds until the next try double.
-        """
         before = engine.probe(policy)
         weights, moments = copy.deepcopy((policy.state_dict(), optimizer.state_dict()))
-        loss = self._fit(policy, optimizer, dataset, num_steps)
+        loss = self._fit(policy, optimizer, dataset, steps)
         after = engine.probe(policy)
-        helped = after.mean >= before.mean
-        if not helped:
+        gain = after.mean - before.mean
+        paid = gain >= max(self._price(before.mean), 0.0)
+        if not paid:
             policy.load_state_dict(weights)
             optimizer.load_state_dict(moments)
-        paid = helped and after.mean - before.mean >= self._price(before.mean)
         self._patience = 1 if paid else min(2 * self._patience, _MOST_PATIENCE)
         self._next_phase = self.round_number + self._config.interval * self._patience
         self._last_probe = max(before.mean, after.mean)
         self._plan_steps = self._sample_steps = 0
-        figures = {
-            "train/label_loss": loss,
-            "train/labels_helped": float(helped),
-            "train/labels_paid": float(paid),
-            "train/label_gain": after.mean - before.mean,
-        }
+        figures = {"train/label_loss": loss, "train/label_gain": gain, "train/labels_paid": paid}
         return before.sim_steps + after.sim_steps, figures
 
     def _price(self, probe: float) -> float:

@@ -14,9 +14,8 @@ from mppi_agent.gps.schedules import StepBudget
 __all__ = ["Monitor"]
 
 _EVAL_SHARE = 0.05  # of simulated steps
-_COARSE_TOLERANCE = 0.2  # of the coarse model's return
 _MOST_COARSE_FAILURES = 3
-_TRUE_SHARE = 0.4  # of the training that always runs on the true model
+_TRUE_SHARE = 0.25  # of the training that always runs on the true model
 
 
 class Monitor:
@@ -24,13 +23,17 @@ class Monitor:
 
     Attributes:
         best_mean: Mean return of the best weights so far, undiscounted.
+        value_r2: Share of held-out returns that the value head explained last; NaN at first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, discount: float) -> None:
+        self._discount = discount
+        self.value_r2 = float("nan")
         self.best_mean = -np.inf
         self._best_weights: dict[str, Any] | None = None
         self._budget = StepBudget()
         self._coarse_failures = 0
+        self._best_coarse_mean = -np.inf
 
     def earn(self, sim_steps: int) -> None:
         """Grant evaluations their share beside `sim_steps` of samples."""
@@ -41,8 +44,8 @@ class Monitor:
     ) -> tuple[int, dict[str, float]]:
         """Evaluate if it is time to.
 
-        The coarse model is left for the true one when it promises clearly more than the true one
-        pays, three evaluations in a row, or when training nears its end.
+        The coarse model is left for the true one when returns on it go on rising while those on
+        the true one do not, three evaluations in a row, or when training nears its end.
 
         Returns:
             Env steps simulated, and figures for the log.
@@ -55,13 +58,15 @@ class Monitor:
         figures = {
             "student/mean_reward": result.mean,
             "student/min_reward": float(result.returns.min()),
+            "student/value_r2": self.value_r2,
             "student/best_mean_reward": self.best_mean,
         }
         if engine.is_coarse:
             coarse = engine.evaluate(policy, on_coarse=True)
             sim_steps += coarse.sim_steps
             figures["student/coarse_mean_reward"] = coarse.mean
-            misleads = coarse.mean - result.mean > _COARSE_TOLERANCE * abs(coarse.mean)
+            misleads = result.mean < self.best_mean and coarse.mean >= self._best_coarse_mean
+            self._best_coarse_mean = max(self._best_coarse_mean, coarse.mean)
             self._coarse_failures = self._coarse_failures + 1 if misleads else 0
             if self._coarse_failures >= _MOST_COARSE_FAILURES or progress_remaining < _TRUE_SHARE:
                 engine.use_true_model()
@@ -69,7 +74,8 @@ class Monitor:
 
     def offer(self, engine: Engine, policy: ActorCriticPolicy) -> Evaluation:
         """Evaluate the policy and keep its weights if they are the best so far."""
-        result = engine.evaluate(policy)
+        result = engine.evaluate(policy, self._discount)
+        self.value_r2 = result.value_r2
         if result.mean >= self.best_mean:
             self.best_mean = result.mean
             # On the CPU, so that a model saved from elsewhere loads on any machine.

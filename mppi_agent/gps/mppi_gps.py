@@ -51,6 +51,8 @@ from mppi_agent.planning import MPPIConfig
 
 __all__ = ["MPPIGPS"]
 
+_LEAST_VALUE_R2 = 0.5
+
 
 class MPPIGPS(BaseAlgorithm):
     """Train an SB3 actor-critic policy from simulated samples and an MPPI expert's plans.
@@ -249,7 +251,7 @@ class MPPIGPS(BaseAlgorithm):
         self._engine_seed, update_seed, label_seed = np.random.SeedSequence(self.seed).spawn(3)
         self._update = TrustRegionUpdate(np.random.default_rng(update_seed))
         self._guidance = Guidance(label_seed)
-        self._monitor = Monitor()
+        self._monitor = Monitor(self.gamma)
         self._timer = PhaseTimer()
         self._round = 0
 
@@ -295,7 +297,7 @@ class MPPIGPS(BaseAlgorithm):
             engine = self._get_engine()
             engine.labeler.forget()  # the env may have been reset in between
             if self._round == 0 and self.expert_episodes:
-                self._learn_from_expert(engine)
+                self._watch_expert(engine)
             while self.num_timesteps < total_timesteps:
                 if not self.collect_rollouts(engine, callback, total_timesteps):
                     break
@@ -376,6 +378,11 @@ class MPPIGPS(BaseAlgorithm):
         self.logger.record("train/advantage_std", float(advantages.std()))
         self.logger.record("train/std", mean_std(self.policy))
 
+    @property
+    def trusts_values(self) -> bool:
+        """Whether the value head explained held-out returns well enough to plan with it."""
+        return self._monitor.value_r2 > _LEAST_VALUE_R2
+
     def predict_values(self, observation: Any) -> np.ndarray:
         """Return the value head for a batch of env observations, reward units, shape (N,).
 
@@ -414,14 +421,13 @@ class MPPIGPS(BaseAlgorithm):
         """Change the training env; simulations, plans and archived states are dropped."""
         super().set_env(_cloneable(env), force_reset)
         self._close_engine()
-        self._monitor = Monitor()  # returns in another env are no measure for this one
+        self._monitor = Monitor(self.gamma)  # returns in another env are no measure for this one
 
-    def _learn_from_expert(self, engine: Engine) -> None:
+    def _watch_expert(self, engine: Engine) -> None:
         with self._timer.phase("expert"):
-            sim_steps, figures = self._guidance.learn_from_expert(
+            sim_steps, figures = self._guidance.watch_expert(
                 engine,
                 self.policy,
-                self.label_optimizer,
                 self.replay_buffer,
                 num_episodes=self.expert_episodes,
                 num_steps=self.expert_steps,
@@ -445,7 +451,8 @@ class MPPIGPS(BaseAlgorithm):
 
     def _label(self, engine: Engine) -> None:
         with self._timer.phase("plan"):
-            report = self._guidance.label(engine, self.replay_buffer, self.predict_values)
+            leaf_value = self.predict_values if self.trusts_values else None
+            report = self._guidance.label(engine, self.replay_buffer, leaf_value)
         if report is not None:
             figures = {f"planner/{name}": value for name, value in report.figures().items()}
             self._account(report.sim_steps, figures)
