@@ -126,12 +126,21 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     @contextmanager
     def left_as_found(self) -> Iterator[None]:
-        """Put the env back into its present state afterwards, even one before any reset."""
-        before = self._capture(self._observation)
+        """Put the env back into its present state afterwards, even one before any reset.
+
+        An env whose own `get_state()` needs a reset first has no state to go back to before that.
+        """
+        try:
+            before = self._capture(self._observation)
+        except AttributeError:
+            if self._observation is not None:
+                raise
+            before = None
         try:
             yield
         finally:
-            self.restore(before)
+            if before is not None:
+                self.restore(before)
 
     def restore(self, state: EnvState) -> None:
         """Put the env into `state`, captured here, on a private copy or in another process.

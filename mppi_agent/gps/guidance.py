@@ -58,6 +58,7 @@ class Guidance:
         self.configure(GuidanceConfig())
         self._budget = StepBudget()
         self._rng = np.random.default_rng(seed)
+        self._is_paying = False
         self._patience = 1
         self._next_phase = self._config.interval
         self._last_probe: float | None = None
@@ -65,6 +66,15 @@ class Guidance:
         self._sample_steps = 0
         self.gap = Gap()
         self.round_number = 0
+
+    @property
+    def beta(self) -> float:
+        """Return the share of expert states among archived starts (DAgger's beta).
+
+        The gap while labels pay, else 0: where a student cannot imitate the expert, simulations
+        that start where the expert has been only distract it.
+        """
+        return self.gap.share if self._is_paying else 0.0
 
     def configure(self, config: GuidanceConfig) -> None:
         """Change the settings; what was measured so far is kept."""
@@ -158,6 +168,7 @@ class Guidance:
         if not paid:
             policy.load_state_dict(weights)
             optimizer.load_state_dict(moments)
+        self._is_paying = paid
         self._patience = 1 if paid else min(2 * self._patience, _MOST_PATIENCE)
         self._next_phase = self.round_number + self._config.interval * self._patience
         self._last_probe = max(before.mean, after.mean)

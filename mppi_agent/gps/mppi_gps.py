@@ -131,8 +131,8 @@ class MPPIGPS(BaseAlgorithm):
         max_grad_norm: float = 1.0,
         target_kl: float = 0.02,
         stats_window_size: int = 100,
-        num_simulations: int = 256,
-        simulation_steps: int = 32,
+        num_simulations: int | None = None,
+        simulation_steps: int | None = None,
         init_std: float = 0.5,
         min_std: float | None = None,
         archive_share: float = 0.25,
@@ -177,8 +177,8 @@ class MPPIGPS(BaseAlgorithm):
         self.vf_coef = vf_coef
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
-        self.num_simulations = num_simulations
-        self.simulation_steps = simulation_steps
+        self.num_simulations: int = num_simulations  # type: ignore[assignment]
+        self.simulation_steps: int = simulation_steps  # type: ignore[assignment]
         self.init_std = init_std
         self.min_std: float = min_std  # type: ignore[assignment]
         self.archive_share = archive_share
@@ -437,9 +437,7 @@ class MPPIGPS(BaseAlgorithm):
 
     def _sample(self, engine: Engine) -> SampleBatch:
         with self._timer.phase("sample"):
-            # DAgger's beta: the further the student is behind, the more often a simulation
-            # starts where the expert has been.
-            engine.beta = self._guidance.gap.share
+            engine.beta = self._guidance.beta
             engine.refresh_resets(4)
             samples = engine.sampler.sample(self.policy, engine.view, self.simulation_steps)
         self._account(samples.sim_steps, {"rollout/sim_diverged": float((~samples.valid).mean())})

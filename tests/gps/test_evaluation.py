@@ -1,0 +1,46 @@
+"""Whole episodes in simulation: returns and the value head against hand-computed ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from toy_envs import make_policy, make_target, target_dynamics
+
+from mppi_agent.gps.evaluation import _explained, evaluate
+from mppi_agent.gps.view import PolicyView
+
+
+def test_returns_equal_those_of_the_env_itself():
+    policy, env = make_policy(), make_target(limit=7)
+    dynamics, view = target_dynamics(), PolicyView(None, env.action_space)
+    states = dynamics.initial_states(3, np.random.default_rng(0))
+    result = evaluate(policy, view, dynamics.simulations(3), states, 7)
+    expected = []
+    for state in states:
+        env.reset(seed=0)
+        env.restore(state)
+        total, done, seen = 0.0, False, state.observation
+        for _ in range(7):
+            action, _ = policy.predict(seen, deterministic=True)
+            seen, reward, done, _, _ = env.step(action)
+            total += float(reward)
+            if done:
+                break
+        expected.append(total)
+    np.testing.assert_allclose(result.returns, expected, rtol=1e-5)
+
+
+def test_values_that_are_the_discounted_returns_explain_all_of_them():
+    rewards = np.array([[1.0, 5.0], [2.0, 0.0], [3.0, 0.0]])  # the second episode ends at once
+    visited = np.array([[True, True], [True, False], [True, False]])
+    after = 4.0  # what the value head says follows the time limit
+    values = np.zeros((4, 2))
+    values[:, 0] = [
+        1 + 0.5 * (2 + 0.5 * (3 + 0.5 * after)),
+        2 + 0.5 * (3 + 0.5 * after),
+        5.0,
+        after,
+    ]
+    values[0, 1] = 5.0
+    assert _explained(rewards, values, visited, discount=0.5) == 1.0
+    values[:3] = np.mean([values[0, 0], values[1, 0], values[2, 0], 5.0])
+    np.testing.assert_allclose(_explained(rewards, values, visited, discount=0.5), 0.0, atol=1e-12)

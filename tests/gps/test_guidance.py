@@ -1,0 +1,115 @@
+"""Labels stay only where they pay: otherwise the policy is put back bit for bit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch as th
+from toy_envs import make_policy
+
+from mppi_agent.gps.dataset import LabelBatch, LabelDataset
+from mppi_agent.gps.guidance import Guidance, GuidanceConfig
+from mppi_agent.gps.schedules import Gap, StepBudget
+
+
+class ProbedEngine:
+    """Reports the returns that a test dictates, one per probe."""
+
+    def __init__(self, *means: float) -> None:
+        self._means = iter(means)
+
+    def probe(self, policy):
+        return SimpleNamespace(mean=next(self._means), sim_steps=10)
+
+
+def make_guidance(**kwargs):
+    guidance = Guidance(np.random.SeedSequence(0))
+    guidance.configure(GuidanceConfig(interval=1, max_steps=5, **kwargs))
+    guidance.round_number = 100
+    return guidance
+
+
+def regress(guidance, policy, *means):
+    labels = LabelDataset(half_life=10, capacity=100)
+    observations = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    labels.add(LabelBatch(observations, np.ones((20, 1), np.float32), np.ones(20)), 100)
+    optimizer = th.optim.Adam(policy.parameters(), lr=1e-2)
+    return guidance.regress(ProbedEngine(*means), policy, optimizer, labels)
+
+
+def weights(policy):
+    return th.nn.utils.parameters_to_vector(policy.parameters()).detach().clone()
+
+
+def test_labels_that_help_are_kept():
+    policy = make_policy()
+    before = weights(policy)
+    sim_steps, figures = regress(make_guidance(), policy, 1.0, 2.0)
+    assert figures["train/labels_paid"] and figures["train/label_gain"] == 1.0
+    assert sim_steps == 20
+    assert not th.equal(weights(policy), before)
+
+
+def test_labels_that_hurt_leave_no_trace():
+    policy = make_policy()
+    before = weights(policy)
+    _, figures = regress(make_guidance(), policy, 2.0, 1.0)
+    assert not figures["train/labels_paid"]
+    assert th.equal(weights(policy), before)
+
+
+def test_labels_must_gain_what_samples_gained_for_as_many_steps():
+    guidance, policy = make_guidance(), make_policy()
+    regress(guidance, policy, 0.0, 0.0)  # the last probe is 0
+    guidance.earn(1000)
+    guidance._plan_steps = 500  # half as many as samples took
+    guidance.round_number += 100
+    before = weights(policy)
+    # Samples gained 10, so plans had to gain 5.
+    _, figures = regress(guidance, policy, 10.0, 14.9)
+    assert not figures["train/labels_paid"]
+    assert th.equal(weights(policy), before)
+
+
+def test_simulations_start_where_the_expert_was_only_while_labels_pay():
+    guidance, policy = make_guidance(), make_policy()
+    assert guidance.beta == 0.0
+    regress(guidance, policy, 1.0, 2.0)
+    assert guidance.beta == guidance.gap.share == 1.0
+    guidance.round_number += 100
+    regress(guidance, policy, 2.0, 1.0)
+    assert guidance.beta == 0.0
+
+
+def test_each_failure_doubles_the_wait():
+    guidance, policy = make_guidance(), make_policy()
+    waits = []
+    for _ in range(4):
+        regress(guidance, policy, 2.0, 1.0)
+        start = guidance.round_number
+        while not regress(guidance, policy, 2.0, 1.0)[1]:
+            guidance.round_number += 1
+        waits.append(guidance.round_number - start)
+        guidance.round_number += 100
+    assert waits == sorted(waits) and waits[0] < waits[-1]
+
+
+def test_the_gap_is_a_share_without_a_scale():
+    shares = []
+    for scale in (1.0, 1000.0):
+        gap = Gap()
+        assert gap.share == 1.0
+        gap.update(SimpleNamespace(gain=1.0 * scale, student_return=3.0 * scale))
+        shares.append(gap.share)
+    np.testing.assert_allclose(shares, 0.25)
+
+
+def test_a_step_budget_spends_the_share_that_it_earns():
+    budget, spent = StepBudget(), 0
+    for _ in range(1000):
+        budget.earn(100, share=0.2)
+        while budget.has(70):
+            budget.pay(70)
+            spent += 70
+    np.testing.assert_allclose(spent / (spent + 100_000), 0.2, rtol=0.01)
