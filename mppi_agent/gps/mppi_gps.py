@@ -242,8 +242,6 @@ class MPPIGPS(BaseAlgorithm):
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
         fill_presets(self, _env_id(self.env))
-        if self.env is not None:
-            check_action_space(self.action_space)
         self.policy_kwargs = {
             **default_policy_kwargs(self.policy_class),
             **self.policy_kwargs,
@@ -525,6 +523,7 @@ def _cloneable(env: Any) -> Any:
         return None
     if isinstance(env, str):
         env = gym.make(env)
+    check_action_space(env.action_space)
     if isinstance(env, VecEnv):
         sub_env(env)
         return env

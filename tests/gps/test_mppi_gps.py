@@ -425,7 +425,7 @@ def test_action_spaces_that_cannot_be_planned_in_are_refused():
     unbounded = gym.wrappers.TransformAction(
         pendulum(), lambda action: np.clip(action, -2, 2), spaces.Box(-np.inf, np.inf, (1,))
     )
-    with pytest.raises((ValueError, AssertionError), match="bound"):
+    with pytest.raises(ValueError, match="unbounded: MPPIGPS samples between bounds"):
         make(unbounded)
 
 
@@ -464,7 +464,7 @@ def scripted(monkeypatch):
     def script(scores: list[float]) -> ScriptedEvaluations:
         evaluations = ScriptedEvaluations(scores)
         monkeypatch.setattr(
-            Engine, "evaluate", lambda self, policy, **kw: evaluations(self, policy, **kw)
+            Engine, "evaluate", lambda self, policy, *_, **kw: evaluations(self, policy, **kw)
         )
         monkeypatch.setattr(Engine, "evaluation_steps", property(lambda self: 1))
         return evaluations
