@@ -10,19 +10,18 @@ import contextlib
 import copy
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import gymnasium as gym
 import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
 from mppi_agent.cloning import Cloneable
-from mppi_agent.dynamics.env_step import time_limit_of
-from mppi_agent.dynamics.rollout import open_loop_rollout, validate_rollout
+from mppi_agent.dynamics.batch import BatchDynamics, BatchSimulations
+from mppi_agent.dynamics.observations import finite_rows
 from mppi_agent.dynamics.tasks import batch_task_of
-from mppi_agent.interfaces import BatchTask, EnvState, RolloutBatch, StepBatch
+from mppi_agent.interfaces import BatchTask, StepBatch
 
 __all__ = ["MujocoBatchDynamics", "MujocoSimulations", "coarse_model"]
 
@@ -36,7 +35,7 @@ _DIVERGENCE_WARNINGS = [
 ]
 
 
-class MujocoBatchDynamics:
+class MujocoBatchDynamics(BatchDynamics):
     """Simulate a known MuJoCo task on a thread pool.
 
     Args:
@@ -53,8 +52,7 @@ class MujocoBatchDynamics:
     def __init__(
         self, env: Cloneable, *, num_threads: int | None = None, substeps: int | None = None
     ) -> None:
-        self._env = env.private_copy()
-        base: Any = self._env.unwrapped
+        base: Any = env.unwrapped
         task = batch_task_of(base) if hasattr(base, "model") else None
         if task is None:
             raise ValueError(
@@ -63,25 +61,13 @@ class MujocoBatchDynamics:
             )
         if substeps is not None and substeps < 1:
             raise ValueError(f"substeps must be >= 1 or None, got {substeps}")
+        super().__init__(env)
         self._task = task
         self._num_threads = num_threads or os.cpu_count() or 1
-        true_model: mujoco.MjModel = base.model
         self._nstep: int = substeps or base.frame_skip
-        self._model = (
-            true_model if substeps is None else coarse_model(true_model, base.dt, substeps)
-        )
-        self._rollouts: MujocoSimulations | None = None
-        self.observation_space: gym.Space = env.observation_space
-        self.action_space: gym.Space = env.action_space
-        self.max_episode_steps = time_limit_of(env)
-
-    def initial_states(self, num: int, rng: np.random.Generator) -> list[EnvState]:
-        """Return `num` states drawn from the env's reset distribution."""
-        states = []
-        for seed in rng.integers(2**31, size=num):
-            self._env.reset(seed=int(seed))
-            states.append(self._env.snapshot())
-        return states
+        self._model: mujoco.MjModel = base.model
+        if substeps is not None:
+            self._model = coarse_model(self._model, base.dt, substeps)
 
     def simulations(self, num: int) -> MujocoSimulations:
         """Return `num` simulations for closed-loop use."""
@@ -89,29 +75,8 @@ class MujocoBatchDynamics:
             self._model, self._task, num, nstep=self._nstep, num_threads=self._num_threads
         )
 
-    def rollout(
-        self,
-        states: Sequence[EnvState],
-        actions: np.ndarray,
-        *,
-        keep_observations: bool = False,
-    ) -> RolloutBatch:
-        """Roll out S x K action sequences open loop; see `Dynamics.rollout`."""
-        actions = validate_rollout(states, actions, self.action_space)
-        num = actions.shape[0] * actions.shape[1]
-        if self._rollouts is None or self._rollouts.num != num:
-            self._rollouts = self.simulations(num)
-        return open_loop_rollout(
-            self._rollouts, states, actions, keep_observations=keep_observations
-        )
 
-    def close(self) -> None:
-        """Free the simulations."""
-        self._rollouts = None
-        self._env.close()
-
-
-class MujocoSimulations:
+class MujocoSimulations(BatchSimulations):
     """Run N simulations of one model, closed loop.
 
     Args:
@@ -125,38 +90,13 @@ class MujocoSimulations:
     def __init__(
         self, model: mujoco.MjModel, task: BatchTask, num: int, *, nstep: int, num_threads: int
     ) -> None:
-        self.num = num
+        super().__init__(num)
         self._task = task
         self._nstep = nstep
         self._batch = Batch(model, num, min(num_threads, num))
         self._ctrl = self._batch.bind("ctrl")
         self._before = {name: self._batch.bind(name) for name in task.before_fields}
         self._after = {name: self._batch.bind(name) for name in task.after_fields}
-        self._observations: np.ndarray | None = None
-        self._extras: list[Any] = [None] * num
-
-    def restore(self, states: Sequence[EnvState], indices: np.ndarray | None = None) -> None:
-        """Put the simulations `indices` (default: all) into `states`, one each."""
-        if indices is None:
-            indices = np.arange(self.num)
-        if len(states) != len(indices):
-            raise ValueError(f"need one state per simulation: {len(indices)}, got {len(states)}")
-        if len(states) == 0:
-            return
-        rows = np.stack([state.physics for state in states])
-        if rows.shape[1] != self._batch.nstate:
-            raise ValueError(
-                f"state has {rows.shape[1]} numbers, this model's has {self._batch.nstate}: "
-                "it was captured from another env or MuJoCo version"
-            )
-        self._batch.state[indices] = rows
-        self._batch.warning[indices] = 0
-        observations = np.stack([np.asarray(state.observation) for state in states])
-        if self._observations is None:
-            self._observations = np.zeros((self.num, *observations.shape[1:]))
-        self._observations[indices] = observations
-        for index, state in zip(indices, states, strict=True):
-            self._extras[index] = state.extras
 
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
         """Advance the simulations `indices` (default: all) by one env step each."""
@@ -174,36 +114,26 @@ class MujocoSimulations:
             self._batch.step(ids, nstep=self._nstep)
         after = {name: field[select] for name, field in self._after.items()}
         observations = self._task.observations(after)
-        assert self._observations is not None, "restore before the first step"
-        self._observations[select] = observations
-        return StepBatch(
-            observations=observations,
-            rewards=self._task.rewards(before, after, actions),
-            terminated=self._task.terminated(after),
-            diverged=self._diverged(select, observations),
-        )
+        self._observe(select, observations)
+        rewards = self._task.rewards(before, after, actions)
+        diverged = self._diverged(select) | ~(finite_rows(observations) & np.isfinite(rewards))
+        return StepBatch(observations, rewards, self._task.terminated(after), diverged)
 
-    def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
-        """Return the states of the simulations `indices` (default: all)."""
-        if indices is None:
-            indices = np.arange(self.num)
-        assert self._observations is not None, "restore before the first snapshot"
-        return [
-            EnvState(
-                observation=self._observations[i].copy(),
-                physics=self._batch.state[i].copy(),
-                extras=self._extras[i],
+    def _write(self, indices: np.ndarray, physics: np.ndarray) -> None:
+        if physics.shape[1] != self._batch.nstate:
+            raise ValueError(
+                f"state has {physics.shape[1]} numbers, this model's has {self._batch.nstate}: "
+                "it was captured from another env or MuJoCo version"
             )
-            for i in indices
-        ]
+        self._batch.state[indices] = physics
+        self._batch.warning[indices] = 0
 
-    def close(self) -> None:
-        """Free nothing: the batch goes with its last reference."""
+    def _read(self, index: int) -> np.ndarray:
+        return self._batch.state[index].copy()
 
-    def _diverged(self, select: Any, observations: np.ndarray) -> np.ndarray:
+    def _diverged(self, select: Any) -> np.ndarray:
         # MuJoCo resets a broken simulation on its own, so a plain look at the state would miss it.
-        counts = self._batch.warning[select][:, _DIVERGENCE_WARNINGS, 1]
-        return counts.any(axis=1) | ~np.isfinite(observations).all(axis=1)
+        return self._batch.warning[select][:, _DIVERGENCE_WARNINGS, 1].any(axis=1)
 
 
 def coarse_model(model: mujoco.MjModel, dt_s: float, substeps: int) -> mujoco.MjModel:

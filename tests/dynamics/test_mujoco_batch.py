@@ -159,9 +159,9 @@ def test_restoring_what_does_not_fit_is_refused():
     other = make("HalfCheetah-v5").snapshot()
     with pytest.raises(ValueError, match=r"state has \d+ numbers, this model's has \d+"):
         simulations.restore([other, other])
-    with pytest.raises(ValueError, match="one state per simulation: 2, got 1"):
+    with pytest.raises(ValueError, match="2 simulations need as many states, got 1"):
         simulations.restore(states[:1])
-    with pytest.raises(ValueError, match="one state per simulation: 1, got 2"):
+    with pytest.raises(ValueError, match="1 simulations need as many states, got 2"):
         simulations.restore(states, np.array([1]))
     simulations.restore([], np.array([], dtype=int))
 
