@@ -35,7 +35,8 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m ""
 
 bench: $(STAMP)
-	$(BIN)/mppi-agent compare Pendulum-v1 --minutes 1 --out runs/bench/Pendulum-v1
+	$(BIN)/python benchmarks/policies.py Pendulum-v1 InvertedPendulum-v5 MountainCarContinuous-v0 \
+		--seeds 0 --algos mppigps ppo sac --out runs/bench.csv
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -94,6 +94,7 @@ def measure(env_id: str, algo: str, seed: int, args: argparse.Namespace) -> dict
 
 def append(path: Path, row: dict[str, object]) -> None:
     """Add a line to a CSV, with a head if it is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
