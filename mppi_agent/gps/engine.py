@@ -41,7 +41,6 @@ class Engine:
         substeps: Of the coarse model that sampling starts on; 0: none.
         num_simulations: Closed-loop simulations.
         num_eval_episodes: Episodes per evaluation.
-        archive_share: Share of restarts that begin from archived states.
         seed: Of start states and of the expert.
 
     Attributes:
@@ -51,6 +50,7 @@ class Engine:
         archive: States to restart simulations from.
         view: Shows simulations to the policy.
         is_coarse: Whether sampling runs on the coarse model.
+        archive_share: Share of restarts that begin from archived states.
         beta: Share of expert states among archived starts.
     """
 
@@ -63,7 +63,6 @@ class Engine:
         substeps: int,
         num_simulations: int,
         num_eval_episodes: int,
-        archive_share: float,
         seed: np.random.SeedSequence,
     ) -> None:
         cloneable = sub_env(env)
@@ -71,7 +70,6 @@ class Engine:
         self._owns_dynamics = dynamics is None
         self._coarse = make_dynamics(cloneable, substeps=substeps) if substeps else None
         self._num_simulations = num_simulations
-        self._archive_share = archive_share
         start_seed, eval_seed, sampling_seed, self._expert_seed = seed.spawn(4)
         self._start_rng = np.random.default_rng(start_seed)
         self._sampling_rng = np.random.default_rng(sampling_seed)
@@ -82,6 +80,7 @@ class Engine:
         self.archive = StateArchive(_ARCHIVE_CAPACITY)
         self.view = PolicyView(env, env.action_space)
         self.is_coarse = self._coarse is not None
+        self.archive_share = 0.0
         self.beta = 0.0
         self.max_episode_steps = self.dynamics.max_episode_steps or _DEFAULT_EPISODE_STEPS
         self._reset_pool = self.dynamics.initial_states(_RESET_POOL, self._start_rng)
@@ -154,7 +153,7 @@ class Engine:
         self, num: int, rng: np.random.Generator
     ) -> tuple[Sequence[EnvState], np.ndarray]:
         """Return `num` starts and whether each is a reset."""
-        is_reset = rng.random(num) >= (self._archive_share if len(self.archive) else 0.0)
+        is_reset = rng.random(num) >= (self.archive_share if len(self.archive) else 0.0)
         archived = iter(
             self.archive.draw(int((~is_reset).sum()), self.beta, rng) if not is_reset.all() else []
         )

@@ -67,13 +67,13 @@ class Guidance:
         self.round_number = 0
 
     @property
-    def beta(self) -> float:
-        """Return the share of expert states among archived starts (DAgger's beta).
+    def is_paying(self) -> bool:
+        """Whether the last regression on labels was worth its price.
 
-        The gap while labels pay, else 0: where a student cannot imitate the expert, simulations
-        that start where the expert has been only distract it.
+        Only then do simulations start from archived states, too. Where sampling learns by itself,
+        starts that no episode begins from distract it.
         """
-        return self.gap.share if self._is_paying else 0.0
+        return self._is_paying
 
     def configure(self, config: GuidanceConfig) -> None:
         """Change the settings; what was measured so far is kept."""

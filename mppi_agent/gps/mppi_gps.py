@@ -79,7 +79,8 @@ class MPPIGPS(BaseAlgorithm):
         simulation_steps: Steps of each per round (T).
         init_std: Noise of the untrained policy, half-range units.
         min_std: Floor of the policy's noise, half-range units.
-        archive_share: Share of restarted simulations that begin from archived states.
+        archive_share: Share of restarted simulations that begin from archived states of student
+            and expert, while the planner's labels pay.
         expert_episodes: Episodes of the expert before the first round; 0: none.
         expert_steps: Longest of these, control steps.
         label_states: States per labelling call; 0 switches the planner's labels off.
@@ -435,7 +436,8 @@ class MPPIGPS(BaseAlgorithm):
 
     def _sample(self, engine: Engine) -> SampleBatch:
         with self._timer.phase("sample"):
-            engine.beta = self._guidance.beta
+            engine.archive_share = self.archive_share if self._guidance.is_paying else 0.0
+            engine.beta = self._guidance.gap.share  # DAgger's: the lost student starts ahead
             engine.refresh_resets(4)
             samples = engine.sampler.sample(self.policy, engine.view, self.simulation_steps)
         self._account(samples.sim_steps, {"rollout/sim_diverged": float((~samples.valid).mean())})
@@ -496,7 +498,6 @@ class MPPIGPS(BaseAlgorithm):
                 substeps=self.substeps,
                 num_simulations=self.num_simulations,
                 num_eval_episodes=self.eval_episodes,
-                archive_share=self.archive_share,
                 seed=self._engine_seed,
             )
         return self._engine

@@ -72,14 +72,14 @@ def test_labels_must_gain_what_samples_gained_for_as_many_steps():
     assert th.equal(weights(policy), before)
 
 
-def test_simulations_start_where_the_expert_was_only_while_labels_pay():
+def test_it_says_whether_the_last_labels_paid():
     guidance, policy = make_guidance(), make_policy()
-    assert guidance.beta == 0.0
+    assert not guidance.is_paying
     regress(guidance, policy, 1.0, 2.0)
-    assert guidance.beta == guidance.gap.share == 1.0
+    assert guidance.is_paying
     guidance.round_number += 100
     regress(guidance, policy, 2.0, 1.0)
-    assert guidance.beta == 0.0
+    assert not guidance.is_paying
 
 
 def test_each_failure_doubles_the_wait():
