@@ -70,11 +70,11 @@ class Engine:
         self._owns_dynamics = dynamics is None
         self._coarse = make_dynamics(cloneable, substeps=substeps) if substeps else None
         self._num_simulations = num_simulations
-        start_seed, eval_seed, sampling_seed, self._expert_seed = seed.spawn(4)
+        start_seed, eval_seed, sampling_seed, expert_seed = seed.spawn(4)
         self._start_rng = np.random.default_rng(start_seed)
         self._sampling_rng = np.random.default_rng(sampling_seed)
         self.expert = MPPIAgent(
-            env, planner, dynamics=self.dynamics, seed=int(self._expert_seed.generate_state(1)[0])
+            env, planner, dynamics=self.dynamics, seed=int(expert_seed.generate_state(1)[0])
         )
         self.labeler = Labeler(self.expert, env.num_envs)
         self.archive = StateArchive(_ARCHIVE_CAPACITY)

@@ -127,7 +127,7 @@ class ClosedLoopSampler:
             self._observations = _copy(step.observations)
             if ended.any():
                 indices = np.flatnonzero(ended)
-                cut.append((t, indices, select_rows(view.observe(step.observations), indices)))
+                cut.append((t, indices, view.observe(select_rows(step.observations, indices))))
                 done = indices[self._from_reset[indices] & valid[t, indices]]
                 episode_returns.extend(self._returns[done].tolist())
                 write_rows(self._observations, indices, self._restart(indices))
