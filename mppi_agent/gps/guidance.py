@@ -171,7 +171,7 @@ class Guidance:
         self._is_paying = paid
         self._patience = 1 if paid else min(2 * self._patience, _MOST_PATIENCE)
         self._next_phase = self.round_number + self._config.interval * self._patience
-        self._last_probe = max(before.mean, after.mean)
+        self._last_probe = after.mean if paid else before.mean
         self._plan_steps = self._sample_steps = 0
         figures = {"train/label_loss": loss, "train/label_gain": gain, "train/labels_paid": paid}
         return before.sim_steps + after.sim_steps, figures

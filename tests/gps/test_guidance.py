@@ -72,6 +72,18 @@ def test_labels_must_gain_what_samples_gained_for_as_many_steps():
     assert th.equal(weights(policy), before)
 
 
+def test_a_gain_that_was_taken_back_is_no_gain_of_samples():
+    guidance, policy = make_guidance(), make_policy()
+    regress(guidance, policy, 0.0, 0.0)
+    for before, after in [(10.0, 12.0), (10.0, 10.5)]:
+        guidance.earn(1000)
+        guidance._plan_steps = 1000
+        guidance.round_number += 100
+        # At first samples gained 10 and labels 2: taken back. Then samples gained nothing.
+        _, figures = regress(guidance, policy, before, after)
+    assert figures["train/labels_paid"]
+
+
 def test_it_says_whether_the_last_labels_paid():
     guidance, policy = make_guidance(), make_policy()
     assert not guidance.is_paying
