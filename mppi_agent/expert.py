@@ -153,6 +153,23 @@ class MPPIAgent:
         """Return zero nominals, shape (num, H, nu)."""
         return np.zeros((num, self.config.horizon, self.scaling.action_dims))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next plans depend on beside the env; picklable."""
+        return {
+            "acting_rng": self._acting_rng.bit_generator.state,
+            "labelling_rng": self._labelling_rng.bit_generator.state,
+            "nominals": self._nominals,
+            "sim_steps": self.sim_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Plan on as the agent that `state_dict` was taken of; its env must be in that state."""
+        self._acting_rng.bit_generator.state = state["acting_rng"]
+        self._labelling_rng.bit_generator.state = state["labelling_rng"]
+        self._nominals = state["nominals"]
+        self.sim_steps = state["sim_steps"]
+        self._resets = self._ask("num_resets")
+
     def close(self) -> None:
         """Free the simulations; the env stays open."""
         self._dynamics.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -163,6 +164,33 @@ class Engine:
             for pick, reset in zip(picks, is_reset, strict=True)
         ]
         return states, is_reset
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rest of a training depends on; picklable."""
+        return {
+            "is_coarse": self.is_coarse,
+            "start_rng": self._start_rng.bit_generator.state,
+            "reset_pool": self._reset_pool,
+            "eval_states": self._eval_states,
+            "probe_states": self._probe_states,
+            "archive": self.archive,
+            "expert": self.expert.state_dict(),
+            "labeler": self.labeler.state_dict(),
+            "sampler": self.sampler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, of an engine with the same settings."""
+        if self.is_coarse and not state["is_coarse"]:
+            self.use_true_model()
+        self._start_rng.bit_generator.state = state["start_rng"]
+        self._reset_pool = state["reset_pool"]
+        self._eval_states = state["eval_states"]
+        self._probe_states = state["probe_states"]
+        self.archive = state["archive"]
+        self.expert.load_state_dict(state["expert"])
+        self.labeler.load_state_dict(state["labeler"])
+        self.sampler.load_state_dict(state["sampler"])
 
     def close(self) -> None:
         """Free processes and simulations that were made here."""

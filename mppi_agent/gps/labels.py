@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +98,18 @@ class Labeler:
         """Drop all recorded steps, as after a change of the env."""
         for history in self._history:
             history.clear()
+
+    def latest_states(self) -> list[EnvState]:
+        """Return the state before the latest step of each env that has taken one."""
+        return [history[-1].state for history in self._history if history]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the recorded steps; picklable."""
+        return {"history": self._history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take recorded steps over."""
+        self._history = state["history"]
 
     def label(
         self, num_states: int, rng: np.random.Generator, leaf_value: LeafValue | None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mppi_agent.gps.engine import Engine
@@ -12,6 +13,8 @@ from mppi_agent.gps.evaluation import Evaluation
 from mppi_agent.gps.schedules import StepBudget
 
 __all__ = ["Monitor"]
+
+Weights = dict[str, th.Tensor]
 
 _EVAL_SHARE = 0.05  # of simulated steps
 _MOST_COARSE_FAILURES = 3
@@ -30,7 +33,8 @@ class Monitor:
         self._discount = discount
         self.value_r2 = float("nan")
         self.best_mean = -np.inf
-        self._best_weights: dict[str, Any] | None = None
+        self._best_weights: Weights | None = None
+        self._aside: _Aside | None = None
         self._budget = StepBudget()
         self._coarse_failures = 0
         self._best_coarse_mean = -np.inf
@@ -78,13 +82,40 @@ class Monitor:
         self.value_r2 = result.value_r2
         if result.mean >= self.best_mean:
             self.best_mean = result.mean
-            # On the CPU, so that a model saved from elsewhere loads on any machine.
-            self._best_weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()
-            }
+            self._best_weights = _copy_weights(policy)
         return result
 
-    def restore_best(self, policy: ActorCriticPolicy) -> None:
-        """Put the best weights into the policy; do nothing if none were offered."""
-        if self._best_weights is not None:
+    def finish(self, engine: Engine, policy: ActorCriticPolicy) -> Evaluation:
+        """Evaluate a last time and put the best weights into the policy; `go_on` undoes both."""
+        latest, judged = _copy_weights(policy), (self.value_r2, self.best_mean, self._best_weights)
+        result = self.offer(engine, policy)
+        if self._best_weights is not None:  # None only where no return is a number
             policy.load_state_dict(self._best_weights)
+        self._aside = _Aside(latest, _copy_weights(policy), judged)
+        return result
+
+    def go_on(self, policy: ActorCriticPolicy) -> None:
+        """Take up what `finish` put aside: training goes on as if it had not stopped.
+
+        Weights that somebody changed since then stay as they are.
+        """
+        aside, self._aside = self._aside, None
+        if aside is None:
+            return
+        self.value_r2, self.best_mean, self._best_weights = aside.judged
+        now = _copy_weights(policy)
+        if all(th.equal(now[name], kept) for name, kept in aside.kept.items()):
+            policy.load_state_dict(aside.latest)
+
+
+class _Aside(NamedTuple):
+    """Hold the weights that training goes on from, those kept meanwhile, and what was measured."""
+
+    latest: Weights
+    kept: Weights
+    judged: tuple[float, float, Weights | None]
+
+
+def _copy_weights(policy: ActorCriticPolicy) -> Weights:
+    # On the CPU, so that a model saved from elsewhere loads on any machine.
+    return {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}

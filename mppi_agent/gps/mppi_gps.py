@@ -8,11 +8,11 @@ where it measurably beats the student (label), and the best policy so far is kep
 from __future__ import annotations
 
 import io
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -24,8 +24,6 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from mppi_agent.cloning import Cloneable, find_cloneable
-from mppi_agent.dynamics import sub_env
 from mppi_agent.dynamics.observations import select_rows
 from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
@@ -42,9 +40,10 @@ from mppi_agent.gps.policies import (
     mean_std,
     update_normalizers,
 )
+from mppi_agent.gps.resume import ResumePoint, write_atomically
 from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.schedules import PhaseTimer
-from mppi_agent.gps.settings import check_action_space, check_settings, fill_presets
+from mppi_agent.gps.settings import check_settings, cloneable_env, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import MPPIConfig
@@ -52,6 +51,8 @@ from mppi_agent.planning import MPPIConfig
 __all__ = ["MPPIGPS"]
 
 _LEAST_VALUE_R2 = 0.5
+# What `load` drops or a plain `save` leaves out, beside what simulates.
+_OF_A_RUN = ("_round_step", "_last_obs", "_last_original_obs")
 
 
 class MPPIGPS(BaseAlgorithm):
@@ -157,7 +158,7 @@ class MPPIGPS(BaseAlgorithm):
     ) -> None:
         super().__init__(
             policy=policy,
-            env=_cloneable(env),
+            env=cloneable_env(env),
             learning_rate=learning_rate,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
@@ -196,18 +197,22 @@ class MPPIGPS(BaseAlgorithm):
         self.policy_loss = policy_loss
         self.clock: Callable[[], float] | None = None
         self.num_sim_steps = 0
+        self.resume_point: ResumePoint | None = None
+        self._engine: Engine | None = None
+        self._round_step = 0
+        # A saved model leaves its labels behind, as SB3's off-policy algorithms do.
+        self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self._engine: Engine | None = None
         if not hasattr(self, "_update"):
             self._start_afresh()
         self._configure()
-        # A saved model leaves its labels behind, as SB3's off-policy algorithms do.
-        self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
+        if self.resume_point is not None:
+            self.replay_buffer = self.resume_point.labels
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
@@ -242,7 +247,7 @@ class MPPIGPS(BaseAlgorithm):
 
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
-        fill_presets(self, _env_id(self.env))
+        fill_presets(self, env_id(self.env))
         self.policy_kwargs = {
             **default_policy_kwargs(self.policy_class),
             **self.policy_kwargs,
@@ -284,43 +289,37 @@ class MPPIGPS(BaseAlgorithm):
                 "this model has no env to learn in: call set_env(env), or load it with "
                 "MPPIGPS.load(path, env=env)"
             )
+        self._take_up(reset_num_timesteps)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         callback.on_training_start(locals(), globals())
         iteration = 0
-        # The networks are small: threads inside one operation only wait for each other.
-        num_threads = th.get_num_threads()
-        th.set_num_threads(1)
-        try:
+        with self._best_at_the_end():
             engine = self._get_engine()
-            engine.labeler.forget()  # the env may have been reset in between
-            if self._round == 0 and self.expert_episodes:
+            if not (self._round or self._round_step) and self.expert_episodes:
                 self._watch_expert(engine)
-            while self.num_timesteps < total_timesteps:
+            while self.num_timesteps < total_timesteps or self._round_step:
                 if not self.collect_rollouts(engine, callback, total_timesteps):
                     break
-                iteration += 1
-                self._round += 1
-                self._guidance.round_number = self._round
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                self._guidance.round_number = self._round + 1
                 samples = self._sample(engine)
                 self.train(samples)
                 self._label(engine)
                 self._evaluate(engine)
+                self._round += 1
+                self._round_step = 0
+                iteration += 1
                 if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
-        finally:
-            # Also on Ctrl-C: what is kept is the best policy, not the latest.
-            self._keep_best()
-            th.set_num_threads(num_threads)
         callback.on_training_end()
         return self
 
     def collect_rollouts(
         self, engine: Engine, callback: BaseCallback, total_timesteps: int
     ) -> bool:
-        """Let the student act in the real env for `n_steps` per env.
+        """Let the student act in the real env until the round has its `n_steps` per env.
 
         Returns:
             False if a callback asked to stop.
@@ -330,20 +329,16 @@ class MPPIGPS(BaseAlgorithm):
         callback.on_rollout_start()
         self.policy.set_training_mode(False)
         with self._timer.phase("collect"):
-            for _ in range(self.n_steps):
-                if self.num_timesteps >= total_timesteps:
-                    break
+            while self._round_step < self.n_steps and self.num_timesteps < total_timesteps:
                 states = env.env_method("snapshot")
                 observation: Any = self._last_obs
                 actions = engine.view.best_actions(self.policy, observation)
                 new_obs, rewards, dones, infos = env.step(actions)
                 self.num_timesteps += env.num_envs
-                # Before the callback: training that it stops here goes on from the right state.
+                # All before the callback: training that it saves or stops goes on right behind it.
+                self._round_step += 1
                 self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
-                callback.update_locals(locals())
-                if not callback.on_step():
-                    return False
                 self._update_info_buffer(infos, dones)
                 for i, state in enumerate(states):
                     truncated = bool(dones[i]) and infos[i].get("TimeLimit.truncated", False)
@@ -352,7 +347,10 @@ class MPPIGPS(BaseAlgorithm):
                     engine.labeler.record(
                         i, StudentStep(state, seen, actions[i], terminated, truncated)
                     )
-            engine.archive.add_student(states)
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+            engine.archive.add_student(engine.labeler.latest_states())
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -361,7 +359,7 @@ class MPPIGPS(BaseAlgorithm):
         """Improve the policy by a round's weighted samples."""
         with self._timer.phase("train"):
             observations = flatten_time(samples.observations)
-            if self._round == 1:
+            if self._round == 0:
                 # The first round's samples only tell how observations are distributed.
                 update_normalizers(self.policy, observations)
                 return
@@ -398,11 +396,49 @@ class MPPIGPS(BaseAlgorithm):
             self.logger.record(f"seconds/{phase}", seconds)
         OnPolicyAlgorithm.dump_logs(self, iteration)  # type: ignore[arg-type]
 
-    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save the model as SB3 does; a crash meanwhile leaves an older file as it was."""
+        if not isinstance(path, str | Path):
+            super().save(path, exclude, include)
+            return
+        buffer = io.BytesIO()
+        super().save(buffer, exclude, include)
+        path = Path(path)
+        write_atomically(path if path.suffix else path.with_suffix(".zip"), buffer.getvalue())
+
+    def save_checkpoint(self, path: str | Path | io.BufferedIOBase) -> None:
+        """Save the model with the whole run: labels, env, simulations, random generators.
+
+        `MPPIGPS.load(path, env=env)` and then `learn(remaining, reset_num_timesteps=False)` give
+        the weights that a run without the break gives, bit for bit, on the same kind of machine.
+        `env` must be made as it was, in any state. Saved after an interrupted update (Ctrl-C
+        outside a callback), that update begins anew.
+
+        Args:
+            path: As `save` takes it; the file serves as a saved model, too.
+        """
+        if self._engine is not None:
+            assert self.env is not None
+            attributes = {name: getattr(self, name) for name in _OF_A_RUN}
+            self.resume_point = ResumePoint.capture(
+                self.env, self._engine, self.replay_buffer, attributes
+            )
+        try:
+            self.save(path, include=["resume_point"])
+        finally:
+            if self._engine is not None:
+                self.resume_point = None
+
+    def save_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
         """Save the planner's labels, as SB3's off-policy algorithms save theirs."""
         save_to_pkl(path, self.replay_buffer, self.verbose)
 
-    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+    def load_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
         """Load labels that `save_replay_buffer` wrote.
 
         Raises:
@@ -417,10 +453,49 @@ class MPPIGPS(BaseAlgorithm):
         self.replay_buffer = loaded
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Change the training env; simulations, plans and archived states are dropped."""
-        super().set_env(_cloneable(env), force_reset)
-        self._close_engine()
-        self._monitor = Monitor(self.gamma)  # returns in another env are no measure for this one
+        """Change the training env; simulations, plans and archived states are dropped.
+
+        The first env of a model that was loaded without one takes up its checkpoint, if any.
+        """
+        is_change = self.env is not None
+        super().set_env(cloneable_env(env), force_reset)
+        if is_change:
+            self._forget_run()
+            self._monitor = Monitor(self.gamma)  # another env's returns are no measure here
+
+    def _take_up(self, reset_num_timesteps: bool) -> None:
+        """Go on where training stopped, in this process or in the one that saved a checkpoint."""
+        if reset_num_timesteps:
+            self._round_step = 0
+            self.resume_point = None
+            if self._engine is not None:
+                self._engine.labeler.forget()  # what comes after the reset is another episode
+        elif self.resume_point is not None:
+            assert self.env is not None
+            self.resume_point.check(self.env)
+            self.resume_point.restore(self.env, self._get_engine())
+            vars(self).update(self.resume_point.attributes)
+            self.resume_point = None
+        self._monitor.go_on(self._plain_policy)
+
+    @contextmanager
+    def _best_at_the_end(self) -> Iterator[None]:
+        """Train inside; afterwards, also after Ctrl-C, the policy is the best one."""
+        # The networks are small: threads inside one operation only wait for each other.
+        num_threads = th.get_num_threads()
+        th.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if self._engine is not None:
+                result = self._monitor.finish(self._engine, self._plain_policy)
+                self.num_sim_steps += result.sim_steps
+            th.set_num_threads(num_threads)
+
+    @property
+    def _plain_policy(self) -> ActorCriticPolicy:
+        """The policy without the shell of `th.compile`, which renames its weights."""
+        return getattr(self.policy, "_orig_mod", self.policy)
 
     def _watch_expert(self, engine: Engine) -> None:
         with self._timer.phase("expert"):
@@ -468,12 +543,6 @@ class MPPIGPS(BaseAlgorithm):
                 *self._monitor.look(engine, self.policy, self._current_progress_remaining)
             )
 
-    def _keep_best(self) -> None:
-        """Compare the latest policy with the best and keep the better one."""
-        if self._engine is not None:
-            self.num_sim_steps += self._monitor.offer(self._engine, self.policy).sim_steps
-            self._monitor.restore_best(self.policy)
-
     def _account(self, sim_steps: int, figures: dict[str, float]) -> None:
         self.num_sim_steps += sim_steps
         for name, value in figures.items():
@@ -502,41 +571,26 @@ class MPPIGPS(BaseAlgorithm):
             )
         return self._engine
 
-    def _close_engine(self) -> None:
+    def _forget_run(self) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        self.resume_point = None
+        self._round_step = 0
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return BaseAlgorithm._wrap_env(_cloneable(env), verbose, monitor_wrapper)
+        return BaseAlgorithm._wrap_env(cloneable_env(env), verbose, monitor_wrapper)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_engine", "dynamics", "clock"]
+        return [
+            *super()._excluded_save_params(),
+            "_engine",
+            "dynamics",
+            "clock",
+            "resume_point",
+            "_round_step",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "label_optimizer"], []
-
-
-def _cloneable(env: Any) -> Any:
-    """Wrap a single env in `Cloneable`; check that the envs of a `VecEnv` are wrapped."""
-    if env is None:
-        return None
-    if isinstance(env, str):
-        env = gym.make(env)
-    check_action_space(env.action_space)
-    if isinstance(env, VecEnv):
-        sub_env(env)
-        return env
-    try:
-        find_cloneable(env)
-    except TypeError:
-        return Cloneable(env)
-    return env
-
-
-def _env_id(env: VecEnv | None) -> str | None:
-    if env is None:
-        return None
-    spec = env.get_attr("spec")[0]
-    return None if spec is None else spec.id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -151,6 +152,26 @@ class ClosedLoopSampler:
             episode_returns=episode_returns,
             sim_steps=num_steps * num,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next samples depend on, simulations in flight included; picklable."""
+        return {
+            "rng": self._rng.bit_generator.state,
+            "simulations": self._simulations.snapshot(),
+            "observations": self._observations,
+            "returns": self._returns,
+            "from_reset": self._from_reset,
+            "steps_left": self._steps_left,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._rng.bit_generator.state = state["rng"]
+        self._simulations.restore(state["simulations"])
+        self._observations = state["observations"]
+        self._returns = state["returns"]
+        self._from_reset = state["from_reset"]
+        self._steps_left = state["steps_left"]
 
     def _restart(self, indices: np.ndarray) -> Observation:
         states, are_resets = self._start_states(len(indices), self._rng)

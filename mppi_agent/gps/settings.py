@@ -1,4 +1,4 @@
-"""Check the arguments of MPPIGPS and fill presets in, at construction."""
+"""Check the arguments of MPPIGPS, its env first, and fill presets in, at construction."""
 
 from __future__ import annotations
 
@@ -8,10 +8,48 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
 
+from mppi_agent.cloning import Cloneable, find_cloneable
+from mppi_agent.dynamics import sub_env
 from mppi_agent.gps.presets import preset_for
+from mppi_agent.gps.view import PolicyView
 
-__all__ = ["check_action_space", "check_settings", "fill_presets"]
+__all__ = ["check_settings", "cloneable_env", "env_id", "fill_presets"]
+
+
+def cloneable_env(env: Any) -> Any:
+    """Return an env that can be planned in: a `VecEnv` as it is, others within a `Cloneable`.
+
+    Args:
+        env: Env id, Gymnasium env or `VecEnv`; None stays None.
+
+    Raises:
+        ValueError: If its actions cannot be planned, or a VecEnv wrapper hides its observations.
+        TypeError: If an env of a `VecEnv` is not `Cloneable`.
+    """
+    if env is None:
+        return None
+    if isinstance(env, str):
+        env = gym.make(env)
+    _check_action_space(env.action_space)
+    if isinstance(env, VecEnv):
+        sub_env(env)
+        PolicyView(env, env.action_space)
+        return env
+    try:
+        find_cloneable(env)
+    except TypeError:
+        return Cloneable(env)
+    return env
+
+
+def env_id(env: VecEnv | None) -> str | None:
+    """Return the id that an env was registered under; None without one."""
+    if env is None:
+        return None
+    spec = env.get_attr("spec")[0]
+    return None if spec is None else spec.id
 
 
 def fill_presets(model: Any, env_id: str | None) -> None:
@@ -19,24 +57,6 @@ def fill_presets(model: Any, env_id: str | None) -> None:
     for name, value in preset_for(env_id).items():
         if getattr(model, name) is None:
             setattr(model, name, value)
-
-
-def check_action_space(space: gym.Space) -> None:
-    """Refuse what the planner cannot plan in.
-
-    Raises:
-        ValueError: If the space is no bounded Box.
-    """
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"action_space={space} is not supported: MPPIGPS needs a bounded Box; wrap the env so "
-            "that it takes continuous actions"
-        )
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(
-            f"action_space={space} is unbounded: MPPIGPS samples between bounds; give it some with "
-            "gymnasium.wrappers.RescaleAction or TransformAction"
-        )
 
 
 def check_settings(model: Any) -> None:
@@ -50,6 +70,20 @@ def check_settings(model: Any) -> None:
         is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not (is_number and holds(value)):
             raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _check_action_space(space: gym.Space) -> None:
+    """Refuse what the planner cannot plan in."""
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"action_space={space} is not supported: MPPIGPS needs a bounded Box; wrap the env so "
+            "that it takes continuous actions"
+        )
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"action_space={space} is unbounded: MPPIGPS samples between bounds; give it some with "
+            "gymnasium.wrappers.RescaleAction or TransformAction"
+        )
 
 
 def _int_from(least: int) -> tuple[str, Callable[[Any], bool]]:
