@@ -7,29 +7,18 @@ where it measurably beats the student (label), and the best policy so far is kep
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env import VecEnv
 
-from mppi_agent.dynamics.observations import select_rows
-from mppi_agent.gps.dataset import LabelDataset
+from mppi_agent.gps.algorithm import GuidedAlgorithm
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.guidance import Guidance, GuidanceConfig
 from mppi_agent.gps.improvement import PolicyLoss, TrustRegionUpdate, UpdateConfig
-from mppi_agent.gps.labels import StudentStep
 from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.policies import (
     CnnPolicy,
@@ -40,10 +29,8 @@ from mppi_agent.gps.policies import (
     mean_std,
     update_normalizers,
 )
-from mppi_agent.gps.resume import ResumePoint, write_atomically
 from mppi_agent.gps.sampler import SampleBatch
-from mppi_agent.gps.schedules import PhaseTimer
-from mppi_agent.gps.settings import check_settings, cloneable_env, env_id, fill_presets
+from mppi_agent.gps.settings import check_settings, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import MPPIConfig
@@ -55,7 +42,7 @@ _LEAST_VALUE_R2 = 0.5
 _OF_A_RUN = ("_round_step", "_last_obs", "_last_original_obs")
 
 
-class MPPIGPS(BaseAlgorithm):
+class MPPIGPS(GuidedAlgorithm):
     """Train an SB3 actor-critic policy from simulated samples and an MPPI expert's plans.
 
     An argument left at None takes the env's preset from `gps/presets.py`.
@@ -115,7 +102,6 @@ class MPPIGPS(BaseAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
-    policy: ActorCriticPolicy
 
     def __init__(
         self,
@@ -157,18 +143,17 @@ class MPPIGPS(BaseAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
-            policy=policy,
-            env=cloneable_env(env),
-            learning_rate=learning_rate,
-            policy_kwargs=policy_kwargs,
+            policy,
+            env,
+            learning_rate,
+            n_steps=n_steps,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
-            device=device,
-            support_multi_env=True,
             seed=seed,
+            device=device,
         )
-        self.n_steps = n_steps
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         # None only until `_start_afresh` has filled the presets in.
@@ -195,13 +180,6 @@ class MPPIGPS(BaseAlgorithm):
         self.planner = planner
         self.dynamics = dynamics
         self.policy_loss = policy_loss
-        self.clock: Callable[[], float] | None = None
-        self.num_sim_steps = 0
-        self.resume_point: ResumePoint | None = None
-        self._engine: Engine | None = None
-        self._round_step = 0
-        # A saved model leaves its labels behind, as SB3's off-policy algorithms do.
-        self.replay_buffer = LabelDataset(half_life=50.0, capacity=50_000)
         if _init_setup_model:
             self._setup_model()
 
@@ -256,104 +234,41 @@ class MPPIGPS(BaseAlgorithm):
         self._update = TrustRegionUpdate(np.random.default_rng(update_seed))
         self._guidance = Guidance(label_seed)
         self._monitor = Monitor(self.gamma)
-        self._timer = PhaseTimer()
-        self._round = 0
 
-    def learn(
-        self,
-        total_timesteps: int = 20_000,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 10,
-        tb_log_name: str = "MPPIGPS",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> MPPIGPS:
-        """Train; afterwards the policy is the best one that was evaluated.
-
-        Args:
-            total_timesteps: Real env steps of the student.
-            callback: As in SB3; called once per real env step.
-            log_interval: Rounds between two dumps of the log; None: no log.
-            tb_log_name: As in SB3.
-            reset_num_timesteps: As in SB3.
-            progress_bar: As in SB3.
-
-        Returns:
-            This model.
-
-        Raises:
-            ValueError: If the model has no env.
-        """
-        if self.env is None:
-            raise ValueError(
-                "this model has no env to learn in: call set_env(env), or load it with "
-                "MPPIGPS.load(path, env=env)"
-            )
-        self._take_up(reset_num_timesteps)
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+    def make_engine(self) -> Engine:
+        """Return simulations, expert and archive for the env that the model has now."""
+        assert self.env is not None
+        return Engine(
+            self.env,
+            planner=self.planner,
+            dynamics=self.dynamics,
+            substeps=self.substeps,
+            num_simulations=self.num_simulations,
+            num_eval_episodes=self.eval_episodes,
+            seed=self._engine_seed,
         )
-        callback.on_training_start(locals(), globals())
-        iteration = 0
-        with self._best_at_the_end():
-            engine = self._get_engine()
-            if not (self._round or self._round_step) and self.expert_episodes:
-                self._watch_expert(engine)
-            while self.num_timesteps < total_timesteps or self._round_step:
-                if not self.collect_rollouts(engine, callback, total_timesteps):
-                    break
-                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                self._guidance.round_number = self._round + 1
-                samples = self._sample(engine)
-                self.train(samples)
-                self._label(engine)
-                self._evaluate(engine)
-                self._round += 1
-                self._round_step = 0
-                iteration += 1
-                if log_interval is not None and iteration % log_interval == 0:
-                    self.dump_logs(iteration)
-        callback.on_training_end()
-        return self
 
-    def collect_rollouts(
-        self, engine: Engine, callback: BaseCallback, total_timesteps: int
-    ) -> bool:
-        """Let the student act in the real env until the round has its `n_steps` per env.
+    def prepare(self, engine: Engine) -> None:
+        """Archive the expert's first episodes; they are the first labels, too."""
+        if not self.expert_episodes:
+            return
+        with self._timer.phase("expert"):
+            sim_steps, figures = self._guidance.watch_expert(
+                engine,
+                self.policy,
+                self.replay_buffer,
+                num_episodes=self.expert_episodes,
+                num_steps=self.expert_steps,
+                should_stop=self._is_out_of_time,
+            )
+        self._account(sim_steps, figures)
 
-        Returns:
-            False if a callback asked to stop.
-        """
-        env = self.env
-        assert env is not None
-        callback.on_rollout_start()
-        self.policy.set_training_mode(False)
-        with self._timer.phase("collect"):
-            while self._round_step < self.n_steps and self.num_timesteps < total_timesteps:
-                states = env.env_method("snapshot")
-                observation: Any = self._last_obs
-                actions = engine.view.best_actions(self.policy, observation)
-                new_obs, rewards, dones, infos = env.step(actions)
-                self.num_timesteps += env.num_envs
-                # All before the callback: training that it saves or stops goes on right behind it.
-                self._round_step += 1
-                self._last_obs = new_obs  # type: ignore[assignment]
-                self._last_episode_starts = dones
-                self._update_info_buffer(infos, dones)
-                for i, state in enumerate(states):
-                    truncated = bool(dones[i]) and infos[i].get("TimeLimit.truncated", False)
-                    terminated = bool(dones[i]) and not truncated
-                    seen = select_rows(observation, i)
-                    engine.labeler.record(
-                        i, StudentStep(state, seen, actions[i], terminated, truncated)
-                    )
-                callback.update_locals(locals())
-                if not callback.on_step():
-                    return False
-            engine.archive.add_student(engine.labeler.latest_states())
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
+    def improve(self, engine: Engine) -> None:
+        """Sample around the policy, learn from it, label, regress and evaluate."""
+        self._guidance.round_number = self._round + 1
+        self.train(self._sample(engine))
+        self._label(engine)
+        self._evaluate(engine)
 
     def train(self, samples: SampleBatch) -> None:
         """Improve the policy by a round's weighted samples."""
@@ -389,126 +304,6 @@ class MPPIGPS(BaseAlgorithm):
         view = PolicyView(self.env, self.action_space)
         return view.values(self.policy, view.observe(observation))
 
-    def dump_logs(self, iteration: int = 0) -> None:
-        """Write the log, with SB3's keys and ours."""
-        self.logger.record("planner/sim_steps", self.num_sim_steps)
-        for phase, seconds in self._timer.seconds.items():
-            self.logger.record(f"seconds/{phase}", seconds)
-        OnPolicyAlgorithm.dump_logs(self, iteration)  # type: ignore[arg-type]
-
-    def save(
-        self,
-        path: str | Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Save the model as SB3 does; a crash meanwhile leaves an older file as it was."""
-        if not isinstance(path, str | Path):
-            super().save(path, exclude, include)
-            return
-        buffer = io.BytesIO()
-        super().save(buffer, exclude, include)
-        path = Path(path)
-        write_atomically(path if path.suffix else path.with_suffix(".zip"), buffer.getvalue())
-
-    def save_checkpoint(self, path: str | Path | io.BufferedIOBase) -> None:
-        """Save the model with the whole run: labels, env, simulations, random generators.
-
-        `MPPIGPS.load(path, env=env)` and then `learn(remaining, reset_num_timesteps=False)` give
-        the weights that a run without the break gives, bit for bit, on the same kind of machine.
-        `env` must be made as it was, in any state. Saved after an interrupted update (Ctrl-C
-        outside a callback), that update begins anew.
-
-        Args:
-            path: As `save` takes it; the file serves as a saved model, too.
-        """
-        if self._engine is not None:
-            assert self.env is not None
-            attributes = {name: getattr(self, name) for name in _OF_A_RUN}
-            self.resume_point = ResumePoint.capture(
-                self.env, self._engine, self.replay_buffer, attributes
-            )
-        try:
-            self.save(path, include=["resume_point"])
-        finally:
-            if self._engine is not None:
-                self.resume_point = None
-
-    def save_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
-        """Save the planner's labels, as SB3's off-policy algorithms save theirs."""
-        save_to_pkl(path, self.replay_buffer, self.verbose)
-
-    def load_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
-        """Load labels that `save_replay_buffer` wrote.
-
-        Raises:
-            ValueError: If the file holds something else.
-        """
-        loaded = load_from_pkl(path, self.verbose)
-        if not isinstance(loaded, LabelDataset):
-            raise ValueError(
-                f"{path} holds a {type(loaded).__name__}, not the labels of an MPPIGPS model; "
-                "name a file that save_replay_buffer wrote"
-            )
-        self.replay_buffer = loaded
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Change the training env; simulations, plans and archived states are dropped.
-
-        The first env of a model that was loaded without one takes up its checkpoint, if any.
-        """
-        is_change = self.env is not None
-        super().set_env(cloneable_env(env), force_reset)
-        if is_change:
-            self._forget_run()
-            self._monitor = Monitor(self.gamma)  # another env's returns are no measure here
-
-    def _take_up(self, reset_num_timesteps: bool) -> None:
-        """Go on where training stopped, in this process or in the one that saved a checkpoint."""
-        if reset_num_timesteps:
-            self._round_step = 0
-            self.resume_point = None
-            if self._engine is not None:
-                self._engine.labeler.forget()  # what comes after the reset is another episode
-        elif self.resume_point is not None:
-            assert self.env is not None
-            self.resume_point.check(self.env)
-            self.resume_point.restore(self.env, self._get_engine())
-            vars(self).update(self.resume_point.attributes)
-            self.resume_point = None
-        self._monitor.go_on(self._plain_policy)
-
-    @contextmanager
-    def _best_at_the_end(self) -> Iterator[None]:
-        """Train inside; afterwards, also after Ctrl-C, the policy is the best one."""
-        # The networks are small: threads inside one operation only wait for each other.
-        num_threads = th.get_num_threads()
-        th.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if self._engine is not None:
-                result = self._monitor.finish(self._engine, self._plain_policy)
-                self.num_sim_steps += result.sim_steps
-            th.set_num_threads(num_threads)
-
-    @property
-    def _plain_policy(self) -> ActorCriticPolicy:
-        """The policy without the shell of `th.compile`, which renames its weights."""
-        return getattr(self.policy, "_orig_mod", self.policy)
-
-    def _watch_expert(self, engine: Engine) -> None:
-        with self._timer.phase("expert"):
-            sim_steps, figures = self._guidance.watch_expert(
-                engine,
-                self.policy,
-                self.replay_buffer,
-                num_episodes=self.expert_episodes,
-                num_steps=self.expert_steps,
-                should_stop=self._is_out_of_time,
-            )
-        self._account(sim_steps, figures)
-
     def _sample(self, engine: Engine) -> SampleBatch:
         with self._timer.phase("sample"):
             engine.archive_share = self.archive_share if self._guidance.is_paying else 0.0
@@ -542,55 +337,6 @@ class MPPIGPS(BaseAlgorithm):
             self._account(
                 *self._monitor.look(engine, self.policy, self._current_progress_remaining)
             )
-
-    def _account(self, sim_steps: int, figures: dict[str, float]) -> None:
-        self.num_sim_steps += sim_steps
-        for name, value in figures.items():
-            self.logger.record(name, value)
-
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
-        if self.clock is not None:
-            used = min(self.clock(), 1.0)
-            self._current_progress_remaining = min(self._current_progress_remaining, 1.0 - used)
-
-    def _is_out_of_time(self) -> bool:
-        return self.clock is not None and self.clock() >= 1.0
-
-    def _get_engine(self) -> Engine:
-        if self._engine is None:
-            assert self.env is not None
-            self._engine = Engine(
-                self.env,
-                planner=self.planner,
-                dynamics=self.dynamics,
-                substeps=self.substeps,
-                num_simulations=self.num_simulations,
-                num_eval_episodes=self.eval_episodes,
-                seed=self._engine_seed,
-            )
-        return self._engine
-
-    def _forget_run(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-        self.resume_point = None
-        self._round_step = 0
-
-    @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return BaseAlgorithm._wrap_env(cloneable_env(env), verbose, monitor_wrapper)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "_engine",
-            "dynamics",
-            "clock",
-            "resume_point",
-            "_round_step",
-        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "label_optimizer"], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
 from toy_envs import make_policy
 
 from mppi_agent.gps.monitor import Monitor
@@ -35,17 +36,42 @@ def look(engine: DictatedEngine, times: int, progress_remaining: float = 1.0) ->
         monitor.look(engine, policy, progress_remaining)
 
 
-def test_the_best_weights_come_back():
-    monitor, policy = Monitor(0.99), make_policy()
-    engine = DictatedEngine((3.0, 1.0))
-    monitor.offer(engine, policy)  # 3
+def worsened(monitor: Monitor, engine: DictatedEngine) -> tuple[ActorCriticPolicy, th.Tensor]:
+    """Return a policy that was good once and is not any more, and the bias that it had then."""
+    policy = make_policy()
+    monitor.offer(engine, policy)
     best = policy.action_net.bias.detach().clone()
     with th.no_grad():
         policy.action_net.bias.add_(1.0)
-    monitor.offer(engine, policy)  # 1
-    monitor.restore_best(policy)
+    return policy, best
+
+
+def test_the_best_weights_come_back():
+    monitor, engine = Monitor(0.99), DictatedEngine((3.0, 1.0))
+    policy, best = worsened(monitor, engine)
+    monitor.finish(engine, policy)
     assert monitor.best_mean == 3.0
     assert th.equal(policy.action_net.bias, best)
+
+
+def test_training_goes_on_from_the_latest_weights_as_if_it_had_not_finished():
+    monitor, engine = Monitor(0.99), DictatedEngine((3.0, 5.0))
+    policy, best = worsened(monitor, engine)
+    monitor.finish(engine, policy)
+    assert monitor.best_mean == 5.0
+    monitor.go_on(policy)
+    assert monitor.best_mean == 3.0
+    assert th.equal(policy.action_net.bias, best + 1.0)
+
+
+def test_weights_that_the_user_put_in_after_training_stay():
+    monitor, engine = Monitor(0.99), DictatedEngine((3.0, 1.0))
+    policy, _ = worsened(monitor, engine)
+    monitor.finish(engine, policy)
+    with th.no_grad():
+        policy.action_net.bias.fill_(7.0)
+    monitor.go_on(policy)
+    assert (policy.action_net.bias == 7.0).all()
 
 
 def test_a_coarse_model_that_helps_the_true_one_is_kept():

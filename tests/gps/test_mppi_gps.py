@@ -13,7 +13,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import (
-    BaseCallback,
     CheckpointCallback,
     EvalCallback,
     StopTrainingOnMaxEpisodes,
@@ -23,6 +22,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 from toy_envs import Target, make_target
+from toy_models import Watch, make, pendulum, pendulums, same, weights
 
 from mppi_agent.cloning import Cloneable, NotCloneableError
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, ProcessPoolDynamics
@@ -32,83 +32,6 @@ from mppi_agent.gps.callbacks import WallClockBudget
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.evaluation import Evaluation
 from mppi_agent.gps.improvement import TrustRegionUpdate
-from mppi_agent.planning import MPPIConfig
-
-TINY = {
-    "num_simulations": 16,
-    "simulation_steps": 8,
-    "n_steps": 8,
-    "batch_size": 64,
-    "n_epochs": 2,
-    "expert_episodes": 1,
-    "expert_steps": 10,
-    "eval_episodes": 2,
-    "label_states": 2,
-    "planner": MPPIConfig(num_samples=8, horizon=5, iterations=1, elites=2),
-    "policy_kwargs": {"net_arch": {"pi": [16], "vf": [16]}},
-    "seed": 0,
-    "device": "cpu",
-}
-
-
-def pendulum(limit: int = 20) -> gym.Env:
-    return gym.make("Pendulum-v1", max_episode_steps=limit)
-
-
-def pendulums(num: int = 2, **kwargs: Any) -> Any:
-    return make_vec_env(
-        "Pendulum-v1",
-        num,
-        env_kwargs={"max_episode_steps": 20},
-        wrapper_class=Cloneable,
-        **kwargs,
-    )
-
-
-def make(env: Any = None, policy: str = "MlpPolicy", **kwargs: Any) -> MPPIGPS:
-    return MPPIGPS(policy, pendulum() if env is None else env, **TINY | kwargs)
-
-
-def weights(model: Any) -> dict[str, np.ndarray]:
-    return {name: value.numpy().copy() for name, value in model.policy.state_dict().items()}
-
-
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(one[name], other[name]) for name in one)
-
-
-class Watch(BaseCallback):
-    """Counts what SB3 callbacks rely on; stops, or raises, at a call."""
-
-    def __init__(self, stop_at: int | None = None, error: BaseException | None = None) -> None:
-        super().__init__()
-        self.stop_at, self.error = stop_at, error
-        self.events: list[str] = []
-        self.actions: list[np.ndarray] = []
-
-    def _on_training_start(self) -> None:
-        assert {"total_timesteps", "tb_log_name"} <= set(self.locals)
-        self.events.append("training_start")
-
-    def _on_rollout_start(self) -> None:
-        self.events.append("rollout_start")
-
-    def _on_rollout_end(self) -> None:
-        self.events.append("rollout_end")
-
-    def _on_training_end(self) -> None:
-        self.events.append("training_end")
-
-    def _on_step(self) -> bool:
-        assert {"new_obs", "rewards", "dones", "infos", "actions"} <= set(self.locals)
-        assert len(self.locals["rewards"]) == self.training_env.num_envs
-        assert self.model.num_timesteps == self.num_timesteps
-        self.actions.append(self.locals["actions"].copy())
-        if self.n_calls == self.stop_at:
-            if self.error is not None:
-                raise self.error
-            return False
-        return True
 
 
 def test_learning_changes_the_policy_and_counts_real_steps_exactly():
