@@ -177,7 +177,6 @@ class GuidedAlgorithm(BaseAlgorithm):
         env = self.env
         assert env is not None
         callback.on_rollout_start()
-        self.policy.set_training_mode(False)
         with self._timer.phase("collect"):
             while self._round_step < self.n_steps and self.num_timesteps < total_timesteps:
                 states = env.env_method("snapshot")
@@ -300,9 +299,11 @@ class GuidedAlgorithm(BaseAlgorithm):
         # The networks are small: threads inside one operation only wait for each other.
         num_threads = th.get_num_threads()
         th.set_num_threads(1)
+        self.policy.set_training_mode(False)
         try:
             yield
         finally:
+            self.policy.set_training_mode(False)  # an update may have been interrupted
             if self._engine is not None:
                 result = self._monitor.finish(self._engine, self._plain_policy)
                 self.num_sim_steps += result.sim_steps

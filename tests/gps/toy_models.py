@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from toy_envs import make_target
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.gps import MPPIGPS
@@ -88,3 +89,9 @@ class Watch(BaseCallback):
                 raise self.error
             return False
         return True
+
+
+def small(env: Any = None, policy: str | type = "MlpPolicy", **kwargs: Any) -> MPPIGPS:
+    """Return a model with rounds of four steps, for tests that ask only whether things work."""
+    rounds = {"num_simulations": 8, "simulation_steps": 4, "n_steps": 4, "expert_steps": 4}
+    return make(make_target(limit=6) if env is None else env, policy, **rounds | kwargs)
