@@ -27,7 +27,7 @@ from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import StudentStep
 from mppi_agent.gps.monitor import Monitor
-from mppi_agent.gps.resume import ResumePoint, write_atomically
+from mppi_agent.gps.resume import ResumePoint, write_file
 from mppi_agent.gps.schedules import PhaseTimer
 from mppi_agent.gps.settings import cloneable_env
 
@@ -218,21 +218,16 @@ class GuidedAlgorithm(BaseAlgorithm):
         include: Iterable[str] | None = None,
     ) -> None:
         """Save the model as SB3 does; a crash meanwhile leaves an older file as it was."""
-        if not isinstance(path, str | Path):
-            super().save(path, exclude, include)
-            return
-        buffer = io.BytesIO()
-        super().save(buffer, exclude, include)
-        path = Path(path)
-        write_atomically(path if path.suffix else path.with_suffix(".zip"), buffer.getvalue())
+        save = super().save
+        write_file(path, ".zip", lambda file: save(file, exclude, include))
 
     def save_checkpoint(self, path: str | Path | io.BufferedIOBase) -> None:
         """Save the model with the whole run: labels, env, simulations, random generators.
 
-        `load(path, env=env)` and then `learn(remaining, reset_num_timesteps=False)` give
-        the weights that a run without the break gives, bit for bit, on the same kind of machine.
-        `env` must be made as it was, in any state. Saved after an interrupted update (Ctrl-C
-        outside a callback), that update begins anew.
+        `load(path, env=env)` and then `learn(remaining, reset_num_timesteps=False)` give the
+        weights that a run without the break gives, bit for bit, on the same kind of machine.
+        `env` must be made as it was; its state does not matter. If an update was interrupted
+        (Ctrl-C outside a callback), it begins anew.
 
         Args:
             path: As `save` takes it; the file serves as a saved model, too.
@@ -251,7 +246,7 @@ class GuidedAlgorithm(BaseAlgorithm):
 
     def save_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
         """Save the planner's labels, as SB3's off-policy algorithms save theirs."""
-        save_to_pkl(path, self.replay_buffer, self.verbose)
+        write_file(path, ".pkl", lambda file: save_to_pkl(file, self.replay_buffer, self.verbose))
 
     def load_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
         """Load labels that `save_replay_buffer` wrote.

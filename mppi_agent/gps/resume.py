@@ -8,9 +8,10 @@ env only; `check` refuses all others before anything is changed.
 
 from __future__ import annotations
 
+import io
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,7 @@ from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
 from mppi_agent.interfaces import EnvState, Observation
 
-__all__ = ["ResumePoint", "write_atomically"]
+__all__ = ["ResumePoint", "write_file"]
 
 _PROBE_SHARES = (0.25, 0.75, 0.5)  # of the action range, one step each
 _TOLERANCE = 1e-6  # another processor may round differently; another env differs by more
@@ -117,12 +118,26 @@ class ResumePoint:
         _set_generators(self.generators)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of one."""
+def write_file(
+    path: str | Path | io.BufferedIOBase, suffix: str, write: Callable[[io.BufferedIOBase], None]
+) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of one.
+
+    Args:
+        path: Of the file; its folder is made. An open file is written to as it is.
+        suffix: Added to a path that has none.
+        write: Writes to the open file that it is called with.
+    """
+    if not isinstance(path, str | Path):
+        write(path)
+        return
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_suffix(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     with temporary.open("wb") as file:
-        file.write(content)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -247,9 +247,9 @@ def test_a_crash_during_a_save_leaves_the_older_file_whole(tmp_path, monkeypatch
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    for save in (model.save, model.save_checkpoint):
+    for save in (model.save, model.save_checkpoint, model.save_replay_buffer):
         with pytest.raises(OSError, match="no space left"):
-            save(tmp_path / "model")
+            save(tmp_path / "model.zip")
         assert (tmp_path / "model.zip").read_bytes() == before
 
 
