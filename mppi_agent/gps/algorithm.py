@@ -283,7 +283,7 @@ class GuidedAlgorithm(BaseAlgorithm):
         elif self.resume_point is not None:
             assert self.env is not None
             self.resume_point.check(self.env)
-            self.resume_point.restore(self.env, self._get_engine())
+            self._engine = self.resume_point.restore(self.env, self.make_engine)
             vars(self).update(self.resume_point.attributes)
             self.resume_point = None
         self._monitor.go_on(self._plain_policy)

@@ -67,6 +67,7 @@ class Engine:
         seed: np.random.SeedSequence,
     ) -> None:
         cloneable = sub_env(env)
+        self._made_from = cloneable.snapshot()  # private copies keep what a reset leaves as it is
         self.dynamics = dynamics or make_dynamics(cloneable)
         self._owns_dynamics = dynamics is None
         self._coarse = make_dynamics(cloneable, substeps=substeps) if substeps else None
@@ -168,6 +169,7 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         """Return what the rest of a training depends on; picklable."""
         return {
+            "made_from": self._made_from,
             "is_coarse": self.is_coarse,
             "start_rng": self._start_rng.bit_generator.state,
             "reset_pool": self._reset_pool,
@@ -180,7 +182,10 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, of an engine with the same settings."""
+        """Go on where `state_dict` was taken.
+
+        This engine must have the same settings and an env that was in the state `made_from`.
+        """
         if self.is_coarse and not state["is_coarse"]:
             self.use_true_model()
         self._start_rng.bit_generator.state = state["start_rng"]

@@ -201,14 +201,14 @@ class TrustRegionUpdate:
             seen = _rows(observations, rows)
             policy.optimizer.zero_grad(set_to_none=True)
             value_loss = partial(self._value_backward, policy, seen, batch)
-            if _has_shared_weights(policy):
-                value_loss_item = value_loss()
-                figures = self._policy_backward(policy, seen, batch)
-            else:
+            if _is_separable(policy):
                 # Two networks without common weights: a core for each.
                 running = helper.submit(value_loss)
                 figures = self._policy_backward(policy, seen, batch)
                 value_loss_item = running.result()
+            else:
+                value_loss_item = value_loss()
+                figures = self._policy_backward(policy, seen, batch)
             th.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
             policy.optimizer.step()
             floor_std(policy, config.min_std)
@@ -254,10 +254,13 @@ class TrustRegionUpdate:
             self._return_std += 0.05 * (std - self._return_std)
 
 
-def _has_shared_weights(policy: ActorCriticPolicy) -> bool:
-    return policy.share_features_extractor and any(
+def _is_separable(policy: ActorCriticPolicy) -> bool:
+    shares_weights = policy.share_features_extractor and any(
         True for _ in policy.features_extractor.parameters()
     )
+    # Dropout in two threads would draw from one generator in an order that no seed fixes.
+    draws = any(isinstance(part, th.nn.modules.dropout._DropoutNd) for part in policy.modules())
+    return not (shares_weights or draws)
 
 
 def flatten_first(array: np.ndarray) -> np.ndarray:

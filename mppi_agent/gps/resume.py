@@ -104,9 +104,12 @@ class ResumePoint:
                 f"its parameters, model or wrappers were changed; {_CURE}"
             )
 
-    def restore(self, env: VecEnv, engine: Engine) -> None:
-        """Put the training env, the engine and the global random generators back."""
+    def restore(self, env: VecEnv, make_engine: Callable[[], Engine]) -> Engine:
+        """Put the training env and the global random generators back, and make the engine anew."""
         env.reset()  # a Monitor that saw no reset lets no step pass
+        env.env_method("restore", self.engine["made_from"], indices=[0])
+        engine = make_engine()
+        engine.load_state_dict(self.engine)
         for i, state in enumerate(self.states):
             env.env_method("restore", state, indices=[i])
             if self.episode_rewards is not None and _is_monitored(env):
@@ -114,8 +117,8 @@ class ResumePoint:
                 env.env_method("set_wrapper_attr", "rewards", rewards, indices=[i])
         for wrapper, attributes in zip(_wrappers(env), self.wrappers, strict=True):
             vars(wrapper).update(attributes)
-        engine.load_state_dict(self.engine)
         _set_generators(self.generators)
+        return engine
 
 
 def write_file(

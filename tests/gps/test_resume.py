@@ -115,10 +115,11 @@ class Dropout(nn.Dropout):
         (lambda: VecNormalize(pendulums()), {}),
         (lambda: VecMonitor(pendulums(monitor_kwargs={"allow_early_resets": True})), {}),
         (make_target, {}),
+        (lambda: gym.wrappers.NormalizeObservation(pendulum()), {}),
         (pendulum, {"policy_kwargs": {"activation_fn": Dropout, "net_arch": [8]}}),
         (lambda: gym.make("Hopper-v5"), {}),
     ],
-    ids=["VecNormalize", "VecMonitor", "unregistered", "dropout", "coarse-model"],
+    ids=["VecNormalize", "VecMonitor", "unregistered", "statistics", "dropout", "coarse-model"],
 )
 def test_everything_that_training_depends_on_is_in_the_checkpoint(make_env, settings):
     num_envs = getattr(make_env(), "num_envs", 1)
