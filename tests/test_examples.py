@@ -39,6 +39,11 @@ def test_a_policy_climbs_the_mountain(tmp_path):
     assert _last_number("train_policy.py", tmp_path, r"return (-?[\d.]+)") > 85
 
 
+@pytest.mark.slow
+def test_the_class_is_swapped(tmp_path):
+    assert _last_number("swap_the_class.py", tmp_path, r"MPPIGPS: return (-?[\d.]+)") > -700
+
+
 def test_all_examples_are_tested():
     text = Path(__file__).read_text()
     assert all(path.name in text for path in EXAMPLES.glob("*.py"))

@@ -165,7 +165,16 @@ class ClosedLoopSampler:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: If it was taken of another number of simulations.
+        """
+        if len(state["simulations"]) != self._simulations.num:
+            raise ValueError(
+                f"num_simulations={self._simulations.num}, but the checkpoint holds "
+                f"{len(state['simulations'])} simulations in flight; resume with as many"
+            )
         self._rng.bit_generator.state = state["rng"]
         self._simulations.restore(state["simulations"])
         self._observations = state["observations"]

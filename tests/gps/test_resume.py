@@ -231,6 +231,14 @@ def test_another_id_and_another_mujoco_are_refused(monkeypatch):
         carry_on(saved.file, gym.make("InvertedPendulum-v5"))
 
 
+def test_settings_may_change_but_not_the_number_of_simulations():
+    saved = SaveAt(13)
+    make().learn(TOTAL, saved)
+    assert carry_on(saved.file, pendulum(), n_epochs=1).n_epochs == 1
+    with pytest.raises(ValueError, match="num_simulations=4, but the checkpoint holds 16"):
+        carry_on(saved.file, pendulum(), num_simulations=4)
+
+
 def test_another_space_is_refused():
     saved = SaveAt(5)
     make().learn(8, saved)
