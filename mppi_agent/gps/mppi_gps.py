@@ -47,11 +47,11 @@ from mppi_agent.gps.schedules import PhaseTimer
 from mppi_agent.gps.settings import check_action_space, check_settings, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
-from mppi_agent.planning import MPPIConfig
+from mppi_agent.planning import LeafValue, MPPIConfig
 
 __all__ = ["MPPIGPS"]
 
-_LEAST_VALUE_R2 = 0.5
+_LEAST_EXPLAINED = 0.5  # of the variance of returns
 
 
 class MPPIGPS(BaseAlgorithm):
@@ -378,9 +378,15 @@ class MPPIGPS(BaseAlgorithm):
         self.logger.record("train/std", mean_std(self.policy))
 
     @property
-    def trusts_values(self) -> bool:
-        """Whether the value head explained held-out returns well enough to plan with it."""
-        return self._monitor.value_r2 > _LEAST_VALUE_R2
+    def leaf_value(self) -> LeafValue | None:
+        """Values for the end of plans; None while the value head explains too little to be used.
+
+        It is judged by returns of fresh samples. Noise-free episodes are no measure: where they
+        hardly vary, the best of value heads explains nothing of what is left.
+        """
+        if self._update.explained_variance < _LEAST_EXPLAINED:
+            return None
+        return LeafValue(self.predict_values, self.gamma)
 
     def predict_values(self, observation: Any) -> np.ndarray:
         """Return the value head for a batch of env observations, reward units, shape (N,).
@@ -449,8 +455,7 @@ class MPPIGPS(BaseAlgorithm):
 
     def _label(self, engine: Engine) -> None:
         with self._timer.phase("plan"):
-            leaf_value = self.predict_values if self.trusts_values else None
-            report = self._guidance.label(engine, self.replay_buffer, leaf_value)
+            report = self._guidance.label(engine, self.replay_buffer, self.leaf_value)
         if report is not None:
             figures = {f"planner/{name}": value for name, value in report.figures().items()}
             self._account(report.sim_steps, figures)
