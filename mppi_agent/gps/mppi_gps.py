@@ -21,7 +21,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from mppi_agent.cloning import Cloneable, find_cloneable
@@ -51,6 +51,7 @@ from mppi_agent.planning import LeafValue, MPPIConfig
 
 __all__ = ["MPPIGPS"]
 
+_LEARNING_RATE = LinearSchedule(start=3e-4, end=1.5e-5, end_fraction=1.0)
 _LEAST_EXPLAINED = 0.5  # of the variance of returns
 
 
@@ -63,7 +64,8 @@ class MPPIGPS(BaseAlgorithm):
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or an `ActorCriticPolicy` class.
         env: Env id, Gymnasium env, or a `VecEnv` whose envs are `Cloneable`; only its `step` and
             `reset` are used, planning happens on private copies.
-        learning_rate: Of the optimiser, or a schedule; the trust region scales it.
+        learning_rate: Of the optimiser, or a schedule; the trust region scales it. The default
+            falls from 3e-4, so that the policy settles towards the end.
         n_steps: Real steps per env and round.
         batch_size: Samples per gradient step.
         n_epochs: Passes over a round's samples.
@@ -120,7 +122,7 @@ class MPPIGPS(BaseAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | Schedule = _LEARNING_RATE,
         n_steps: int = 32,
         batch_size: int = 2048,
         n_epochs: int = 5,
