@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="instead of the env's own training time")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--planner-episodes", type=int, default=0, help="planner + policy; slow")
+    parser.add_argument("--models", type=Path, help="folder that keeps the trained models")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("policies.csv"))
     args = parser.parse_args()
     for env_id in args.envs:
@@ -62,6 +63,8 @@ def measure(env_id: str, algo: str, seed: int, args: argparse.Namespace) -> dict
     """Train once and evaluate on held-out seeds."""
     minutes = args.minutes or MINUTES[env_id]
     run = train_for(algo, env_id, 60 * minutes, seed=seed)
+    if args.models is not None:
+        run.model.save(args.models / f"{algo}_{env_id}_{seed}.zip")
     result = evaluate_policy(run.policy, env_id, held_out_seeds(args.episodes))
     row: dict[str, object] = {
         "env": env_id,

@@ -45,9 +45,8 @@ class MPPIAgent:
             plans from the state that this env is in, so act in `self.env` only.
         config: Settings; None: the preset of the env.
         seed: Of the planner's noise.
-        policy: Proposes plans, closed loop, and with a method `predict_values` also judges where
-            plans end, unless its `trusts_values` is False: an `MPPIGPS` model. Any SB3 model
-            will do without.
+        policy: Proposes plans, closed loop. An `MPPIGPS` model, or whatever has its `leaf_value`,
+            also values where plans end; any SB3 model will do without.
         dynamics: Simulates the plans; None: the fastest exact backend for the env.
         policy_noise_std: Noise of the policy's proposals but the first, half-range units.
 
@@ -190,8 +189,8 @@ class MPPIAgent:
             policy_steps = sampled[..., 0].size
             parts = [sampled[:, :1], proposals] if policy_leads else [proposals, sampled[:, :1]]
             proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
-            if leaf_value is None and getattr(self._policy, "trusts_values", True):
-                leaf_value = getattr(self._policy, "predict_values", None)
+            if leaf_value is None:
+                leaf_value = getattr(self._policy, "leaf_value", None)
         plan = self._planner.plan(states, proposals, rng, leaf_value=leaf_value)
         self.sim_steps += plan.sim_steps + policy_steps
         return plan

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from mppi_agent.cloning import Cloneable, NotCloneableError
 from mppi_agent.dynamics import EnvStepDynamics, VectorDynamics
 from mppi_agent.expert import MPPIAgent
-from mppi_agent.planning import MPPIConfig, discounted_returns, shift_nominal
+from mppi_agent.planning import LeafValue, MPPIConfig, discounted_returns, shift_nominal
 
 CONFIG = MPPIConfig(num_samples=16, horizon=8, iterations=1, elites=2)
 
@@ -49,8 +49,12 @@ def measure(states: list[Any], controls: np.ndarray, leaf_value: Any = None) -> 
     rollout = VectorDynamics(make_env()).rollout(states, 2.0 * controls[:, None])
     leaf = None
     if leaf_value is not None:
-        leaf = leaf_value(rollout.final_observations[:, 0])[:, None]
-    return discounted_returns(rollout, CONFIG.discount, leaf)[:, 0]
+        leaf = leaf_value.predict(rollout.final_observations[:, 0])[:, None]
+    return discounted_returns(rollout, _discount(leaf_value), leaf)[:, 0]
+
+
+def _discount(leaf_value: LeafValue | None) -> float:
+    return CONFIG.discount if leaf_value is None else leaf_value.discount
 
 
 class SwingUp:
@@ -68,6 +72,10 @@ class SwingUp:
     def predict_values(self, observation):
         return -5.0 * (1 - np.asarray(observation)[:, 0])
 
+    @property
+    def leaf_value(self):
+        return LeafValue(self.predict_values, discount=0.9)
+
 
 class Lazy:
     """A policy without values that never moves."""
@@ -83,10 +91,10 @@ def closed_loop_return(policy: Any, env: Cloneable, state: Any, leaf_value: Any)
     for h in range(CONFIG.horizon):
         action, _ = policy.predict(seen[None], deterministic=True)
         seen, reward, *_ = env.step(action[0])
-        total += CONFIG.discount**h * reward
+        total += _discount(leaf_value) ** h * reward
     env.restore(state)
-    leaf = 0.0 if leaf_value is None else leaf_value(seen[None])[0]
-    return total + CONFIG.discount**CONFIG.horizon * leaf
+    leaf = 0.0 if leaf_value is None else leaf_value.predict(seen[None])[0]
+    return total + _discount(leaf_value) ** CONFIG.horizon * leaf
 
 
 def test_it_beats_random_actions_through_evaluate_policy():
@@ -291,7 +299,7 @@ def test_steps_are_counted():
 @pytest.mark.parametrize("policy", [SwingUp(), Lazy()])
 def test_the_plan_is_never_worse_than_the_policy_itself(policy):
     expert = make_expert(policy=policy)
-    leaf_value = getattr(policy, "predict_values", None)
+    leaf_value = getattr(policy, "leaf_value", None)
     env = make_env()
     observation = expert.env.last_observation
     for _ in range(15):
@@ -311,7 +319,7 @@ def test_a_policy_helps_where_few_samples_do_not():
     state = make_env(seed=1).snapshot()
     alone = make_expert(config=config).label([state])
     guided = make_expert(config=config, policy=SwingUp())
-    helped = guided.label([state], leaf_value=lambda seen: np.zeros(len(seen)))
+    helped = guided.label([state], leaf_value=LeafValue(lambda seen: np.zeros(len(seen)), 0.99))
     assert helped.best_returns[0] > alone.best_returns[0] + 1
 
 
@@ -320,7 +328,7 @@ def test_labels_with_a_policy_keep_the_given_nominal_first():
     states = [make_env(seed=s).snapshot() for s in (4, 5)]
     nominals = np.full((2, CONFIG.horizon, 1), 0.3)
     plan = expert.label(states, nominals)
-    expected = measure(states, nominals, SwingUp().predict_values)
+    expected = measure(states, nominals, SwingUp().leaf_value)
     np.testing.assert_allclose(plan.nominal_returns, expected, rtol=1e-5)
 
 
@@ -328,7 +336,9 @@ def test_an_explicit_leaf_value_goes_before_the_policys():
     expert = make_expert(policy=SwingUp())
     state = make_env(seed=4).snapshot()
     nominals = np.zeros((1, CONFIG.horizon, 1))
-    plan = expert.label([state], nominals, leaf_value=lambda seen: np.full(len(seen), 1000.0))
+    plan = expert.label(
+        [state], nominals, leaf_value=LeafValue(lambda seen: np.full(len(seen), 1000.0), 0.99)
+    )
     expected = measure([state], nominals) + 1000 * CONFIG.discount**CONFIG.horizon
     np.testing.assert_allclose(plan.nominal_returns, expected)
 

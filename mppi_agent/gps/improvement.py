@@ -110,6 +110,10 @@ class TrustRegionUpdate:
         rng: Shuffles samples.
         config: The settings; None: the defaults.
         policy_loss: Weighs samples; None: `clipped_loss(config.clip_range)`.
+
+    Attributes:
+        explained_variance: Share of the last round's returns that the value head explained before
+            it learnt from them; 0 at first.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class TrustRegionUpdate:
     ) -> None:
         self.configure(config or UpdateConfig(), policy_loss)
         self._rng = rng
+        self.explained_variance = 0.0
         self._step_scale = 1.0
         self._return_mean = 0.0
         self._return_std = 0.0
@@ -178,8 +183,9 @@ class TrustRegionUpdate:
                         break
         policy.set_training_mode(False)
         residual = returns - samples.values.ravel()[keep]
+        self.explained_variance = float(1 - residual.var() / (returns.var() + 1e-8))
         return averages.means() | {
-            "explained_variance": float(1 - residual.var() / (returns.var() + 1e-8)),
+            "explained_variance": self.explained_variance,
             "step_scale": self._step_scale,
         }
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
 from mppi_agent.gps.algorithm import GuidedAlgorithm
 from mppi_agent.gps.engine import Engine
@@ -33,13 +33,12 @@ from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.settings import check_settings, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
-from mppi_agent.planning import MPPIConfig
+from mppi_agent.planning import LeafValue, MPPIConfig
 
 __all__ = ["MPPIGPS"]
 
-_LEAST_VALUE_R2 = 0.5
-# What `load` drops or a plain `save` leaves out, beside what simulates.
-_OF_A_RUN = ("_round_step", "_last_obs", "_last_original_obs")
+_LEARNING_RATE = LinearSchedule(start=3e-4, end=1.5e-5, end_fraction=1.0)
+_LEAST_EXPLAINED = 0.5  # of the variance of returns
 
 
 class MPPIGPS(GuidedAlgorithm):
@@ -51,7 +50,8 @@ class MPPIGPS(GuidedAlgorithm):
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or an `ActorCriticPolicy` class.
         env: Env id, Gymnasium env, or a `VecEnv` whose envs are `Cloneable`; only its `step` and
             `reset` are used, planning happens on private copies.
-        learning_rate: Of the optimiser, or a schedule; the trust region scales it.
+        learning_rate: Of the optimiser, or a schedule; the trust region scales it. The default
+            falls from 3e-4, so that the policy settles towards the end.
         n_steps: Real steps per env and round.
         batch_size: Samples per gradient step.
         n_epochs: Passes over a round's samples.
@@ -107,7 +107,7 @@ class MPPIGPS(GuidedAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | Schedule = _LEARNING_RATE,
         n_steps: int = 32,
         batch_size: int = 2048,
         n_epochs: int = 5,
@@ -291,9 +291,15 @@ class MPPIGPS(GuidedAlgorithm):
         self.logger.record("train/std", mean_std(self.policy))
 
     @property
-    def trusts_values(self) -> bool:
-        """Whether the value head explained held-out returns well enough to plan with it."""
-        return self._monitor.value_r2 > _LEAST_VALUE_R2
+    def leaf_value(self) -> LeafValue | None:
+        """Values for the end of plans; None while the value head explains too little to be used.
+
+        It is judged by returns of fresh samples. Noise-free episodes are no measure: where they
+        hardly vary, the best of value heads explains nothing of what is left.
+        """
+        if self._update.explained_variance < _LEAST_EXPLAINED:
+            return None
+        return LeafValue(self.predict_values, self.gamma)
 
     def predict_values(self, observation: Any) -> np.ndarray:
         """Return the value head for a batch of env observations, reward units, shape (N,).
@@ -319,8 +325,7 @@ class MPPIGPS(GuidedAlgorithm):
 
     def _label(self, engine: Engine) -> None:
         with self._timer.phase("plan"):
-            leaf_value = self.predict_values if self.trusts_values else None
-            report = self._guidance.label(engine, self.replay_buffer, leaf_value)
+            report = self._guidance.label(engine, self.replay_buffer, self.leaf_value)
         if report is not None:
             figures = {f"planner/{name}": value for name, value in report.figures().items()}
             self._account(report.sim_steps, figures)

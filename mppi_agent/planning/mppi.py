@@ -6,6 +6,7 @@ The planner keeps no memory: whoever acts keeps its own nominal and hands it in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,8 +22,20 @@ from mppi_agent.planning.weights import (
 
 __all__ = ["MPPI", "LeafValue", "discounted_returns"]
 
-LeafValue = Callable[[Observation], np.ndarray]
-"""Map observations with leading axis N to the value of carrying on from them, shape (N,)."""
+
+@dataclass(frozen=True)
+class LeafValue:
+    """Value what follows the end of a plan.
+
+    Attributes:
+        predict: Maps observations with leading axis N to the value of carrying on from them,
+            shape (N,), reward units.
+        discount: Per control step, that the values were learnt with; in (0, 1]. A plan that ends
+            in them counts its rewards by it, too, or the two would not add up.
+    """
+
+    predict: Callable[[Observation], np.ndarray]
+    discount: float
 
 
 class MPPI:
@@ -74,8 +87,8 @@ class MPPI:
                 Sampling starts around the first, the nominal; the others join the first
                 iteration's samples and count by their return alone.
             rng: Source of the noise.
-            leaf_value: Value of the observation at the end of the horizon, per sample, reward
-                units; not asked where the episode terminated. None: 0.
+            leaf_value: Values the observation at the end of the horizon; does not count where the
+                episode terminated. None: 0.
 
         Returns:
             For each state the best plan whose return was measured, never worse than any proposal:
@@ -180,8 +193,11 @@ class MPPI:
     ) -> tuple[Samples, int]:
         """Roll out controls (S, K, H, nu) in one call; return them measured and the env steps."""
         rollout = self._dynamics.rollout(states, self._to_env(controls))
-        values = None if leaf_value is None else _leaf_values(rollout, leaf_value)
-        returns = discounted_returns(rollout, self.config.discount, values)
+        if leaf_value is None:
+            returns = discounted_returns(rollout, self.config.discount)
+        else:
+            values = _leaf_values(rollout, leaf_value)
+            returns = discounted_returns(rollout, leaf_value.discount, values)
         return Samples(controls, returns), rollout.sim_steps
 
     def _weigh(self, returns: np.ndarray, iteration: int) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +262,7 @@ def _leaf_values(rollout: RolloutBatch, leaf_value: LeafValue) -> np.ndarray:
         }
     else:
         flat = final.reshape(-1, *final.shape[2:])
-    values = np.asarray(leaf_value(flat), dtype=np.float64)
+    values = np.asarray(leaf_value.predict(flat), dtype=np.float64)
     if values.shape != (shape[0] * shape[1],):
         raise ValueError(
             f"leaf_value must return shape (N,) = ({shape[0] * shape[1]},), got {values.shape}; "

@@ -12,7 +12,7 @@ from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.labels import Labeler, LabelReport, StudentStep, expert_episodes
 from mppi_agent.gps.schedules import Gap
 from mppi_agent.interfaces import Plan
-from mppi_agent.planning import MPPIConfig
+from mppi_agent.planning import LeafValue, MPPIConfig
 
 HORIZON, DISCOUNT = 4, 0.9
 CONFIG = MPPIConfig(
@@ -210,7 +210,9 @@ def test_the_leaf_value_is_added_for_planner_and_student_alike():
     expert = make_expert()
     labeler = Labeler(expert, 1, memory_steps=100)
     taken = drive(labeler, 20)
-    labeler.label(5, np.random.default_rng(0), lambda seen: np.full(len(seen), 7.0))
+    labeler.label(
+        5, np.random.default_rng(0), LeafValue(lambda seen: np.full(len(seen), 7.0), DISCOUNT)
+    )
     states, _ = expert.asked[0]
     expected = [
         real_return(taken, index_of(taken, state)) + DISCOUNT**HORIZON * 7 for state in states

@@ -503,3 +503,10 @@ def test_the_pendulum_is_swung_up_within_a_small_budget():
     model = MPPIGPS("MlpPolicy", "Pendulum-v1", seed=0, device="cpu").learn(2_000)
     mean, _ = evaluate_policy(model, gym.make("Pendulum-v1"), n_eval_episodes=20, warn=False)
     assert mean > -300
+
+
+def test_no_plan_ends_in_the_values_of_an_untrained_head():
+    model = MPPIGPS("MlpPolicy", "Pendulum-v1", seed=0)
+    assert model.leaf_value is None
+    model._update.explained_variance = 0.9
+    assert model.leaf_value is not None and model.leaf_value.discount == model.gamma

@@ -5,7 +5,13 @@ import pytest
 from linear_quadratic import LinearQuadratic, double_integrator, make_states, random_problem
 
 from mppi_agent.interfaces import RolloutBatch
-from mppi_agent.planning import MPPI, MPPIConfig, discounted_returns, effective_sample_size
+from mppi_agent.planning import (
+    MPPI,
+    LeafValue,
+    MPPIConfig,
+    discounted_returns,
+    effective_sample_size,
+)
 
 STARTS = np.array([[0.3, 0.0], [-0.2, 0.2]])
 
@@ -215,10 +221,19 @@ def test_rewards_after_termination_and_infinite_sums_do_not_count():
 def test_leaf_value_steers_the_plan():
     still = LinearQuadratic(a=np.eye(1), b=np.eye(1), q=np.zeros((1, 1)), r=np.zeros((1, 1)))
     starts = np.zeros((2, 1))
-    right = plan(still, starts, leaf_value=lambda x: x[:, 0], iterations=4)
-    left = plan(still, starts, leaf_value=lambda x: -x[:, 0], iterations=4)
+    right = plan(still, starts, leaf_value=LeafValue(lambda x: x[:, 0], 1.0), iterations=4)
+    left = plan(still, starts, leaf_value=LeafValue(lambda x: -x[:, 0], 1.0), iterations=4)
     assert (right.controls.sum(axis=(1, 2)) > 3).all()
     assert (left.controls.sum(axis=(1, 2)) < -3).all()
+
+
+def test_rewards_before_a_leaf_value_are_discounted_as_it_was():
+    start = np.array([[1.0, 0.0]])
+    nominals = np.full((1, 1, 10, 1), 0.5)
+    worth_nothing = LeafValue(lambda x: np.zeros(len(x)), 0.5)
+    valued = plan(double_integrator(), start, nominals=nominals, leaf_value=worth_nothing)
+    plain = plan(double_integrator(), start, nominals=nominals, discount=0.5)
+    np.testing.assert_allclose(valued.nominal_returns, plain.nominal_returns)
 
 
 def test_leaf_value_sees_every_entry_of_a_dict_observation():
@@ -235,7 +250,9 @@ def test_leaf_value_sees_every_entry_of_a_dict_observation():
         return observations["x"][:, 0]
 
     base = double_integrator()
-    plan(DictDynamics(base.a, base.b, base.q, base.r), leaf_value=value, iterations=1)
+    plan(
+        DictDynamics(base.a, base.b, base.q, base.r), leaf_value=LeafValue(value, 1.0), iterations=1
+    )
     assert seen == [{"x": (32, 2), "flag": (32,)}, {"x": (2, 2), "flag": (2,)}]
 
 
@@ -251,7 +268,7 @@ def test_leaf_value_sees_every_entry_of_a_dict_observation():
 )
 def test_bad_leaf_values_are_named(value, message):
     with pytest.raises(ValueError, match=message):
-        plan(double_integrator(), leaf_value=value)
+        plan(double_integrator(), leaf_value=LeafValue(value, 1.0))
 
 
 @pytest.mark.parametrize(
