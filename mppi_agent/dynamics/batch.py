@@ -41,12 +41,16 @@ class BatchSimulations(ABC):
         """Advance the simulations `indices` (default: all) by one env step each."""
 
     @abstractmethod
-    def _write(self, indices: np.ndarray, physics: np.ndarray) -> None:
-        """Put rows of physics, shape (n, state size), into the simulations `indices`."""
+    def _write(self, indices: np.ndarray, states: Sequence[EnvState]) -> None:
+        """Put the physics of `states` into the simulations `indices`."""
 
     @abstractmethod
     def _read(self, index: int) -> np.ndarray:
-        """Return a copy of one simulation's row."""
+        """Return a copy of one simulation's physics."""
+
+    def _extras_of(self, index: int) -> Any:
+        """Return what a snapshot of one simulation keeps beside its physics."""
+        return self._extras[index]
 
     def restore(self, states: Sequence[EnvState], indices: np.ndarray | None = None) -> None:
         """Put the simulations `indices` (default: all) into `states`, one each."""
@@ -56,7 +60,7 @@ class BatchSimulations(ABC):
             raise ValueError(f"{len(indices)} simulations need as many states, got {len(states)}")
         if not len(states):
             return
-        self._write(indices, np.stack([state.physics for state in states]))
+        self._write(indices, states)
         observations = stack_observations([state.observation for state in states])
         if self._observations is None:
             self._observations = empty_observations(observations, (self.num,))
@@ -72,7 +76,7 @@ class BatchSimulations(ABC):
             EnvState(
                 observation=copy.deepcopy(select_rows(self._observations, i)),
                 physics=self._read(i),
-                extras=self._extras[i],
+                extras=self._extras_of(i),
             )
             for i in (range(self.num) if indices is None else indices)
         ]
