@@ -25,7 +25,7 @@ from mppi_agent.dynamics.observations import finite_rows
 from mppi_agent.dynamics.tasks import batch_task_of
 from mppi_agent.interfaces import BatchTask, EnvState, StepBatch
 
-__all__ = ["MujocoBatchDynamics", "MujocoSimulations", "coarse_model"]
+__all__ = ["MujocoBatchDynamics", "MujocoSimulations", "coarse_model", "quiet_physics"]
 
 _DIVERGENCE_WARNINGS = [
     int(kind)
@@ -44,6 +44,9 @@ class MujocoBatchDynamics(BatchDynamics):
         env: The env to simulate; only read.
         num_threads: Threads of the pool; None: one per core. Results do not depend on it.
         substeps: None simulates the true model; a number a coarse one, see `coarse`.
+
+    Attributes:
+        num_threads: Threads of the pool.
 
     Raises:
         ValueError: If the env is no MuJoCo env with a known `BatchTask`, or `substeps` < 1.
@@ -65,7 +68,7 @@ class MujocoBatchDynamics(BatchDynamics):
         self._env = env
         self._task = task
         self._derived = DerivedFields(env)
-        self._num_threads = num_threads or num_cores()
+        self.num_threads = num_threads or num_cores()
         self._nstep: int = substeps or base.frame_skip
         self._model: mujoco.MjModel = base.model
         if substeps is not None:
@@ -79,7 +82,7 @@ class MujocoBatchDynamics(BatchDynamics):
         Args:
             substeps: Physics substeps per control step, integrated with `implicitfast`.
         """
-        return MujocoBatchDynamics(self._env, num_threads=self._num_threads, substeps=substeps)
+        return MujocoBatchDynamics(self._env, num_threads=self.num_threads, substeps=substeps)
 
     def simulations(self, num: int) -> MujocoSimulations:
         """Return `num` simulations for closed-loop use."""
@@ -89,7 +92,7 @@ class MujocoBatchDynamics(BatchDynamics):
             self._derived,
             num,
             nstep=self._nstep,
-            num_threads=self._num_threads,
+            num_threads=self.num_threads,
         )
 
 
@@ -157,7 +160,7 @@ class MujocoSimulations(BatchSimulations):
             for name, field in self._before.items()
         }
         self._ctrl[select] = actions
-        with _quiet_physics():
+        with quiet_physics():
             self._batch.step(ids, nstep=self._nstep)
         for name, field in self._lagging.items():
             field[select] = self._before[name][select]
@@ -216,7 +219,7 @@ _ignore_message = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda message: None)
 
 
 @contextlib.contextmanager
-def _quiet_physics() -> Iterator[None]:
+def quiet_physics() -> Iterator[None]:
     """Keep MuJoCo from printing a line and writing a log file for each diverged simulation."""
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(_ignore_message)
