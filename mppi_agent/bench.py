@@ -106,7 +106,7 @@ def bench_planner(
     scaling = box_scaling(env.action_space)
     nominals = np.zeros((1, 1, horizon, scaling.action_dims))
 
-    def plan(simulator: Dynamics) -> None:
+    def plan(simulator: Any) -> None:
         planner = MPPI(config, simulator, scaling.to_env)
         planner.plan([env.snapshot()], nominals, np.random.default_rng(seed))
 

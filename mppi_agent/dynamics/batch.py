@@ -41,8 +41,8 @@ class BatchSimulations(ABC):
         """Advance the simulations `indices` (default: all) by one env step each."""
 
     @abstractmethod
-    def _write(self, indices: np.ndarray, states: Sequence[EnvState]) -> None:
-        """Put the physics of `states` into the simulations `indices`."""
+    def _write(self, select: Any, states: Sequence[EnvState]) -> None:
+        """Put the physics of `states` into the simulations `select`."""
 
     @abstractmethod
     def _read(self, index: int) -> np.ndarray:
@@ -67,6 +67,12 @@ class BatchSimulations(ABC):
         write_rows(self._observations, indices, observations)
         for index, state in zip(indices, states, strict=True):
             self._extras[index] = state.extras
+
+    def open_loop(
+        self, states: Sequence[EnvState], actions: np.ndarray, *, keep_observations: bool
+    ) -> RolloutBatch:
+        """Roll out S x K action sequences; see `open_loop_rollout`."""
+        return open_loop_rollout(self, states, actions, keep_observations=keep_observations)
 
     def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
         """Return the states of the simulations `indices` (default: all)."""
@@ -127,9 +133,7 @@ class BatchDynamics(ABC):
         # A planner asks for the same two or three sizes again and again; the largest serves all.
         if self._rollouts is None or self._rollouts.num < num:
             self._rollouts = self.simulations(num)
-        return open_loop_rollout(
-            self._rollouts, states, actions, keep_observations=keep_observations
-        )
+        return self._rollouts.open_loop(states, actions, keep_observations=keep_observations)
 
     def close(self) -> None:
         """Free the simulations and the private copy that resets come from."""

@@ -12,18 +12,20 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import gymnasium as gym
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.cloning.derived import DerivedFields
 from mppi_agent.dynamics.batch import BatchDynamics, BatchSimulations
-from mppi_agent.dynamics.contact_batch import CONTACT_FIELDS, ContactBatch
 from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.observations import finite_rows
+from mppi_agent.dynamics.physics import physics_for
+from mppi_agent.dynamics.rollout import reshape_batch, validate_actions
+from mppi_agent.dynamics.stretches import rollout_in_stretches
 from mppi_agent.dynamics.tasks import batch_task_of
-from mppi_agent.interfaces import BatchTask, EnvState, StepBatch
+from mppi_agent.interfaces import BatchTask, EnvState, RolloutBatch, StepBatch
 
 __all__ = ["MujocoBatchDynamics", "MujocoSimulations", "coarse_model", "quiet_physics"]
 
@@ -90,6 +92,7 @@ class MujocoBatchDynamics(BatchDynamics):
             self._model,
             self._task,
             self._derived,
+            self.action_space,
             num,
             nstep=self._nstep,
             num_threads=self.num_threads,
@@ -103,6 +106,7 @@ class MujocoSimulations(BatchSimulations):
         model: Shared by all simulations; never modified.
         task: Computes observation, reward and termination.
         derived: Finds the fields that the task reads before a step in restored states.
+        action_space: Of the env.
         num: Simulations, N.
         nstep: Physics substeps per control step.
         num_threads: Threads of the pool.
@@ -116,6 +120,7 @@ class MujocoSimulations(BatchSimulations):
         model: mujoco.MjModel,
         task: BatchTask,
         derived: DerivedFields,
+        action_space: gym.Space,
         num: int,
         *,
         nstep: int,
@@ -125,9 +130,10 @@ class MujocoSimulations(BatchSimulations):
         self._task = task
         self._derived = derived
         self._nstep = nstep
-        fields = {*task.before_fields, *task.after_fields}
-        kind = ContactBatch if fields & CONTACT_FIELDS else Batch
-        self._batch = kind(model, num, min(num_threads, num))
+        self._action_space = action_space
+        self._batch = physics_for(
+            {*task.before_fields, *task.after_fields}, model, num, num_threads
+        )
         self._ctrl = self._batch.bind("ctrl")
         self._before = {name: self._batch.bind(name) for name in task.before_fields}
         self._after = {name: self._batch.bind(name) for name in task.after_fields}
@@ -152,13 +158,11 @@ class MujocoSimulations(BatchSimulations):
             ids = None
         else:
             select = np.asarray(indices)
-            ids = np.sort(select).astype(np.int32)  # the batch wants them in order
-        # Gymnasium hands float32 actions to the physics: the same rounding keeps results equal.
-        actions = np.asarray(actions, dtype=np.float32)
-        before = {
-            name: self._lagging.get(name, field)[select].copy()
-            for name, field in self._before.items()
-        }
+            ids = np.sort(select)  # the batch wants them in order
+        num = self.num if ids is None else len(ids)
+        # The physics gets actions in the dtype of their space, as it does from the env.
+        actions = validate_actions(actions, self._action_space, 1, num=num)
+        before = self._fields_before(select)
         self._ctrl[select] = actions
         with quiet_physics():
             self._batch.step(ids, nstep=self._nstep)
@@ -171,18 +175,49 @@ class MujocoSimulations(BatchSimulations):
         diverged = self._diverged(select) | ~(finite_rows(observations) & np.isfinite(rewards))
         return StepBatch(observations, rewards, self._task.terminated(after), diverged)
 
-    def _write(self, indices: np.ndarray, states: Sequence[EnvState]) -> None:
+    def open_loop(
+        self, states: Sequence[EnvState], actions: np.ndarray, *, keep_observations: bool
+    ) -> RolloutBatch:
+        """Roll out S x K action sequences; see `open_loop_rollout`."""
+        num_samples = actions.shape[1]
+        flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, nu)
+        select = slice(len(flat))
+        self._write(select, states, num_samples)
+        shown = np.stack([np.asarray(state.observation) for state in states])
+        with quiet_physics():
+            batch = rollout_in_stretches(
+                self._batch,
+                self._task,
+                self._fields_before(select),
+                flat,
+                self._nstep,
+                np.repeat(shown, num_samples, axis=0),
+                keep_observations=keep_observations,
+            )
+        if batch is None:
+            return super().open_loop(states, actions, keep_observations=keep_observations)
+        return reshape_batch(batch, actions.shape[:2])
+
+    def _fields_before(self, select: Any) -> dict[str, np.ndarray]:
+        """Return the fields that the task reads before a step, copied."""
+        return {
+            name: np.array(self._lagging.get(name, field)[select])
+            for name, field in self._before.items()
+        }
+
+    def _write(self, select: Any, states: Sequence[EnvState], num_samples: int = 1) -> None:
         physics = np.stack([state.physics for state in states])
         if physics.shape[1] != self._batch.nstate:
             raise ValueError(
                 f"state has {physics.shape[1]} numbers, this model's has {self._batch.nstate}: "
                 "it was captured from another env or MuJoCo version"
             )
-        self._batch.state[indices] = physics
-        self._batch.warning[indices] = 0
+        self._batch.state[select] = np.repeat(physics, num_samples, axis=0)
+        self._batch.warning[select] = 0
         for name, field in self._lagging.items():
             rows = np.stack([self._derived.read(state.extras, name) for state in states])
-            field[indices] = rows.reshape(-1, *field.shape[1:])
+            shaped = rows.reshape(-1, *field.shape[1:])
+            field[select] = np.repeat(shaped, num_samples, axis=0)
 
     def _read(self, index: int) -> np.ndarray:
         return self._batch.state[index].copy()

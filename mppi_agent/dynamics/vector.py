@@ -77,11 +77,11 @@ class VectorSimulations(BatchSimulations):
         )
         return StepBatch(observations, rewards, terminated & ~diverged, diverged)
 
-    def _write(self, indices: np.ndarray, states: Sequence[EnvState]) -> None:
+    def _write(self, select: Any, states: Sequence[EnvState]) -> None:
         physics = np.stack([state.physics for state in states])
         if self._physics.shape[1] != physics.shape[1]:
             self._physics = np.zeros((self.num, physics.shape[1]))
-        self._physics[indices] = physics
+        self._physics[select] = physics
 
     def _read(self, index: int) -> np.ndarray:
         return self._physics[index].copy()
