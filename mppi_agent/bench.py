@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,22 @@ from mujoco.batch import Batch
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynamics
-from mppi_agent.dynamics.mujoco_batch import quiet_physics
-from mppi_agent.dynamics.tasks import batch_task_of
+from mppi_agent.dynamics.cores import num_cores
+from mppi_agent.dynamics.mujoco_batch import MujocoSimulations, quiet_physics
 from mppi_agent.env_ids import make_env
 from mppi_agent.expert import box_scaling
-from mppi_agent.interfaces import BatchTask, Dynamics, EnvState, RolloutBatch
+from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch
 from mppi_agent.planning import MPPI, MPPIConfig
 
-__all__ = ["BarePhysics", "PlannerBench", "Recording", "alternate", "bench_planner", "timed"]
+__all__ = [
+    "BarePhysics",
+    "PlannerBench",
+    "Recording",
+    "alternate",
+    "bench_planner",
+    "ratio",
+    "timed",
+]
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class PlannerBench:
         horizon: Control steps, H.
         sim_steps: Env steps that the call simulates.
         plan_ms: Of the whole call.
-        parts_ms: Where they go; they sum up to `plan_ms` but for the noise of medians.
+        parts_ms: Where they go, measured in calls with clocks inside.
         plan_over_physics: Call against the bare batch physics of the same steps; None where
             the backend is no MuJoCo batch.
         env_step_over_rollout: A loop over `env.step` against the backend, same samples.
@@ -66,8 +75,9 @@ class PlannerBench:
             f"{self.num_threads} threads",
             f"{self.plan_ms:9.2f} ms per plan, {rate:,.0f} env steps per second, of these",
         ]
+        total = sum(self.parts_ms.values())
         for name, milliseconds in self.parts_ms.items():
-            lines.append(f"{milliseconds:9.2f} ms {milliseconds / self.plan_ms:6.1%}  {name}")
+            lines.append(f"{milliseconds:9.2f} ms {milliseconds / total:6.1%}  {name}")
         if self.plan_over_physics is not None:
             lines.append(f"{self.plan_over_physics:9.2f} x the time of the bare batch physics")
         lines.append(f"{self.env_step_over_rollout:9.2f} x as fast as a loop over env.step")
@@ -95,13 +105,15 @@ def bench_planner(
 
     Returns:
         Medians of all rounds.
+
+    Raises:
+        ValueError: If `repeats` < 1, or the env or the settings cannot be planned with.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be >= 1, got {repeats}")
     env = Cloneable(make_env(env_id))
     env.reset(seed=seed)
     dynamics, oracle = make_dynamics(env, num_workers=num_threads), EnvStepDynamics(env)
-    recording = Recording(dynamics)
     config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
     scaling = box_scaling(env.action_space)
     nominals = np.zeros((1, 1, horizon, scaling.action_dims))
@@ -110,26 +122,37 @@ def bench_planner(
         planner = MPPI(config, simulator, scaling.to_env)
         planner.plan([env.snapshot()], nominals, np.random.default_rng(seed))
 
+    recording = Recording(dynamics)
     plan(recording)
+    clock = _Clock()
+    observed = clock.watch(dynamics)
+    parts: list[dict[str, float]] = []
+
+    def plan_in_parts() -> float:
+        clock.seconds.clear()
+        total = timed(lambda: plan(observed))()
+        parts.append(_parts_ms(clock.seconds, total))
+        return total
+
     calls: dict[str, Callable[[], float]] = {
+        "parts": plan_in_parts,
         "plan": timed(lambda: plan(dynamics)),
         "rollout": timed(lambda: recording.repeat(dynamics)),
         "env_step": timed(lambda: recording.repeat(oracle)),
     }
     if isinstance(dynamics, MujocoBatchDynamics):
-        calls |= _simulator_calls(env, dynamics, recording)
+        calls["physics"] = recording.bare_physics(env, dynamics.num_threads)
     seconds = alternate(calls, repeats)
     physics = seconds.get("physics")
-    sim_steps = sum(batch.sim_steps for _, _, batch in recording.calls)
     result = PlannerBench(
         env_id=env_id,
         backend=type(dynamics).__name__,
-        num_threads=getattr(dynamics, "num_threads", 1),
+        num_threads=num_threads or num_cores(),
         num_samples=num_samples,
         horizon=horizon,
-        sim_steps=sim_steps,
+        sim_steps=recording.sim_steps,
         plan_ms=1e3 * float(np.median(seconds["plan"])),
-        parts_ms=_parts_ms(seconds),
+        parts_ms={name: float(np.median([part[name] for part in parts[1:]])) for name in parts[0]},
         plan_over_physics=None if physics is None else ratio(seconds["plan"], physics),
         env_step_over_rollout=ratio(seconds["env_step"], seconds["rollout"]),
     )
@@ -159,10 +182,25 @@ class Recording:
         self.calls.append((states, actions, batch))
         return batch
 
+    @property
+    def sim_steps(self) -> int:
+        """Return the env steps of all rollouts."""
+        return sum(batch.sim_steps for _, _, batch in self.calls)
+
     def repeat(self, dynamics: Dynamics) -> None:
         """Ask a backend for the same rollouts."""
         for states, actions, _ in self.calls:
             dynamics.rollout(states, actions)
+
+    def bare_physics(self, env: Cloneable, num_threads: int) -> Callable[[], float]:
+        """Return what times the bare batch physics of the same steps."""
+        runs = []
+        for states, actions, batch in self.calls:
+            physics = np.repeat([state.physics for state in states], actions.shape[1], axis=0)
+            flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, nu)
+            bare = BarePhysics(env, len(flat), num_threads)
+            runs.append((bare, physics, flat, batch.lengths.ravel()))
+        return lambda: sum(bare.seconds(*given) for bare, *given in runs)
 
 
 class BarePhysics:
@@ -172,54 +210,87 @@ class BarePhysics:
         env: Says which model and how many substeps.
         num: Simulations, N.
         num_threads: Of the batch.
-        task: Its fields are filled after each step, and its maths are timed; None: neither.
+
+    Attributes:
+        state: Integration states as they are now, shape (N, n).
     """
 
-    def __init__(
-        self, env: Cloneable, num: int, num_threads: int, task: BatchTask | None = None
-    ) -> None:
+    def __init__(self, env: Cloneable, num: int, num_threads: int) -> None:
         base: Any = env.unwrapped
         self._batch = Batch(base.model, num, min(num_threads, num))
+        self.state = self._batch.state
         self._nstep: int = base.frame_skip
-        self._task = task
-        self._ctrl = self._batch.bind("ctrl")
-        names = () if task is None else {*task.before_fields, *task.after_fields}
-        self._fields = {name: self._batch.bind(name) for name in names}
 
-    def seconds(
-        self, physics: np.ndarray, actions: np.ndarray, lengths: np.ndarray
-    ) -> tuple[float, float]:
-        """Return the seconds of physics and of task maths.
+    def seconds(self, physics: np.ndarray, actions: np.ndarray, lengths: np.ndarray) -> float:
+        """Return the seconds within the simulator.
 
         Args:
             physics: Integration states, shape (N, n).
             actions: Shape (N, H, nu).
             lengths: Steps of each simulation, shape (N,).
         """
-        self._batch.state[:] = physics
-        spent = np.zeros(2)
+        batch, spent = self._batch, 0.0
+        ctrl = batch.bind("ctrl")
+        self.state[:] = physics
         with quiet_physics():
             for step in range(int(lengths.max())):
                 live = np.flatnonzero(lengths > step)
-                taken = actions[live, step].astype(np.float32)
-                self._ctrl[live] = taken
-                ids = None if live.size == len(lengths) else live
+                ctrl[live] = actions[live, step].astype(np.float32)
                 start = time.perf_counter()
-                self._batch.step(ids, nstep=self._nstep)
-                middle = time.perf_counter()
-                if self._task is not None:
-                    self._task_maths(live, taken)
-                spent += (middle - start, time.perf_counter() - middle)
-        return float(spent[0]), float(spent[1])
+                batch.step(None if live.size == len(lengths) else live, nstep=self._nstep)
+                spent += time.perf_counter() - start
+        return spent
 
-    def _task_maths(self, live: np.ndarray, actions: np.ndarray) -> None:
+
+class _Clock:
+    """Add up the time that a backend spends in its parts.
+
+    Attributes:
+        seconds: By name of the part.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def watch(self, dynamics: Dynamics) -> Any:
+        """Return a stand-in for a backend whose `rollout` is timed, its parts where known."""
+        if isinstance(dynamics, MujocoBatchDynamics):
+            dynamics = _WatchedBatch(dynamics, self)
+        return SimpleNamespace(rollout=self.timing("rollouts", dynamics.rollout))
+
+    def timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, its time counted to a part."""
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent = time.perf_counter() - start
+            self.seconds[part] = self.seconds.get(part, 0.0) + spent
+            return result
+
+        return measured
+
+
+class _WatchedBatch(MujocoBatchDynamics):
+    """A MuJoCo batch with a clock in it."""
+
+    def __init__(self, watched: MujocoBatchDynamics, clock: _Clock) -> None:
+        super().__init__(watched._env, num_threads=watched.num_threads)
+        self._clock = clock
         task = self._task
-        assert task is not None
-        select: Any = slice(None) if live.size == self._batch.nsim else live
-        fields = {name: field[select] for name, field in self._fields.items()}
-        task.observations(fields)
-        task.rewards(fields, fields, actions)
-        task.terminated(fields)
+        verbs = ("observations", "rewards", "terminated")
+        self._task = SimpleNamespace(
+            before_fields=task.before_fields,
+            after_fields=task.after_fields,
+            **{verb: clock.timing("task maths", getattr(task, verb)) for verb in verbs},
+        )
+
+    def simulations(self, num: int) -> MujocoSimulations:
+        """Return simulations whose physics and copying are timed."""
+        made: Any = super().simulations(num)
+        made._write = self._clock.timing("copying states", made._write)
+        made._batch.run = self._clock.timing("physics", made._batch.run)
+        return made
 
 
 def timed(call: Callable[[], object]) -> Callable[[], float]:
@@ -252,50 +323,11 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
     return float(np.median(numerator / denominator))
 
 
-def _simulator_calls(
-    env: Cloneable, dynamics: MujocoBatchDynamics, recording: Recording
-) -> dict[str, Callable[[], float]]:
-    """Return what times bare physics, task maths and copying of recorded rollouts."""
-    task = batch_task_of(env.unwrapped)
-    threads = dynamics.num_threads
-    rollouts = []
-    for states, actions, batch in recording.calls:
-        num = batch.lengths.size
-        rows = [state for state in states for _ in range(actions.shape[1])]
-        rollouts.append(
-            (
-                BarePhysics(env, num, threads),
-                BarePhysics(env, num, threads, task),
-                (
-                    np.stack([state.physics for state in rows]),
-                    actions.reshape(num, *actions.shape[2:]),
-                    batch.lengths.ravel(),
-                ),
-                (dynamics.simulations(num), rows),
-            )
-        )
-
-    def copying() -> None:
-        for _, _, _, (simulations, rows) in rollouts:
-            simulations.restore(rows)
-
-    return {
-        "physics": lambda: sum(bare.seconds(*given)[0] for bare, _, given, _ in rollouts),
-        "task": lambda: sum(known.seconds(*given)[1] for _, known, given, _ in rollouts),
-        "copying": timed(copying),
-    }
-
-
-def _parts_ms(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return milliseconds of each part of a plan, the last one being what is left."""
-    parts = {}
-    if "physics" in seconds:
-        parts["physics"] = seconds["physics"]
-        parts["task maths"] = seconds["task"]
-        parts["copying states"] = seconds["copying"]
-        rest = seconds["rollout"] - sum(parts.values())
-        parts["stepping in Python"] = rest
-    else:
-        parts["rollouts"] = seconds["rollout"]
-    parts["sampling and weights"] = seconds["plan"] - seconds["rollout"]
-    return {name: 1e3 * float(np.median(values)) for name, values in parts.items()}
+def _parts_ms(seconds: Mapping[str, float], total: float) -> dict[str, float]:
+    """Return milliseconds of each part of a plan."""
+    rollouts = seconds["rollouts"]
+    parts = {name: value for name, value in seconds.items() if name != "rollouts"}
+    rest = "other Python of rollouts" if parts else "rollouts"
+    parts[rest] = rollouts - sum(parts.values())
+    parts["sampling and weights"] = total - rollouts
+    return {name: 1e3 * value for name, value in parts.items()}
