@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,8 @@ import numpy as np
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics.env_step import EnvStepDynamics
 from mppi_agent.dynamics.observations import (
+    copy_row,
     empty_observations,
-    select_rows,
     stack_observations,
     write_rows,
 )
@@ -80,7 +79,7 @@ class BatchSimulations(ABC):
             raise RuntimeError("these simulations have no state yet: restore them first")
         return [
             EnvState(
-                observation=copy.deepcopy(select_rows(self._observations, i)),
+                observation=copy_row(self._observations, i),
                 physics=self._read(i),
                 extras=self._extras_of(i),
             )

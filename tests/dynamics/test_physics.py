@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.spaces import Box
 from rollout_cases import make, many_actions, mid_episode, wild
 
 from mppi_agent.cloning import Cloneable, MujocoAdapter
@@ -126,6 +128,76 @@ def test_a_task_that_counts_no_contacts_does_not_ask_for_them():
     ):
         task = batch_task_of(make(env_id, **{weight: 0.0}, **NO_CONTACT).unwrapped)
         assert "cfrc_ext" not in task.after_fields
+
+
+MOCAP_XML = """<mujoco><option timestep="0.01" integrator="RK4"/><worldbody>
+  <geom type="plane" size="5 5 1"/>
+  <body name="hand" mocap="true" pos="0 0 1"><geom size="0.05" contype="0" conaffinity="0"/></body>
+  <body name="ball" pos="0 0 0.3"><freejoint/><geom size="0.1" mass="1"/></body>
+  <body name="arm" pos="1 0 1"><joint name="hinge" axis="0 1 0"/><geom size="0.1" mass="1"/></body>
+</worldbody>
+<equality><weld body1="hand" body2="ball"/></equality>
+<actuator><motor joint="hinge" ctrlrange="-1 1"/></actuator></mujoco>"""
+
+
+class BallTask:
+    before_fields = ("xpos",)
+    after_fields = ("qpos", "qvel", "xpos", "cfrc_ext", "mocap_pos")
+
+    def observations(self, after):
+        return np.concatenate((after["qpos"], after["qvel"], after["mocap_pos"][:, 0]), axis=1)
+
+    def rewards(self, before, after, actions):
+        moved = after["xpos"][:, 2, 2] - before["xpos"][:, 2, 2]
+        return moved - 1e-4 * np.abs(after["cfrc_ext"][:, 2]).sum(axis=1)
+
+    def terminated(self, after):
+        return after["qpos"][:, 0] > 0.4
+
+
+class OwnBall(MujocoEnv):
+    """A third-party env: a ball welded to a mocap body that reset puts anywhere."""
+
+    metadata: ClassVar = {"render_modes": []}
+
+    def __init__(self, path):
+        space = Box(-np.inf, np.inf, (18,), np.float64)
+        super().__init__(path, frame_skip=3, observation_space=space)
+
+    def batch_task(self):
+        return BallTask()
+
+    def reset_model(self):
+        self.data.mocap_pos[0] = self.np_random.uniform((0, -1, 0.5), (1, 1, 1.5))
+        self.set_state(self.init_qpos, self.init_qvel)
+        return self._observe()
+
+    def step(self, action):
+        before = self.data.body("ball").xpos[2]
+        self.do_simulation(action, self.frame_skip)
+        reward = self.data.body("ball").xpos[2] - before
+        reward -= 1e-4 * np.abs(self.data.body("ball").cfrc_ext).sum()
+        return self._observe(), reward, bool(self.data.qpos[0] > 0.4), False, {}
+
+    def _observe(self):
+        data = self.data
+        return np.concatenate((data.qpos, data.qvel, data.mocap_pos[0]))
+
+
+def test_mocap_bodies_and_weld_forces_of_an_env_of_ones_own_are_carried(tmp_path):
+    path = tmp_path / "ball.xml"
+    path.write_text(MOCAP_XML)
+    env = Cloneable(OwnBall(str(path)))
+    env.reset(seed=0)
+    oracle, fast = EnvStepDynamics(env), MujocoBatchDynamics(env, num_threads=1)
+    states = oracle.initial_states(3, np.random.default_rng(0))
+    actions = many_actions(env.action_space, 3, num_steps=25)
+    checked = oracle.rollout(states, actions, keep_observations=True)
+    driven = fast.rollout(states, actions, keep_observations=True)
+    np.testing.assert_array_equal(driven.observations, checked.observations)
+    np.testing.assert_array_equal(driven.lengths, checked.lengths)
+    np.testing.assert_allclose(driven.rewards, checked.rewards, rtol=1e-12, atol=1e-12)
+    assert 0 < checked.terminated.sum() < 18 and np.ptp(checked.rewards) > 0.01
 
 
 class LaggingCheetah(HalfCheetahEnv):

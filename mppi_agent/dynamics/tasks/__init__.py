@@ -15,6 +15,9 @@ _GYMNASIUM = "gymnasium.envs.mujoco."
 _BUILDERS = {
     _GYMNASIUM + "half_cheetah_v5.HalfCheetahEnv": locomotion.half_cheetah,
     _GYMNASIUM + "swimmer_v5.SwimmerEnv": locomotion.swimmer,
+    # Of version 4 these two compute the same; the others do not.
+    _GYMNASIUM + "half_cheetah_v4.HalfCheetahEnv": locomotion.half_cheetah,
+    _GYMNASIUM + "swimmer_v4.SwimmerEnv": locomotion.swimmer,
     _GYMNASIUM + "hopper_v5.HopperEnv": locomotion.hopper,
     _GYMNASIUM + "walker2d_v5.Walker2dEnv": locomotion.walker2d,
     _GYMNASIUM + "inverted_pendulum_v5.InvertedPendulumEnv": pendulums.inverted_pendulum,
