@@ -158,6 +158,21 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if report.exact else 1
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from mppi_agent.bench import bench_planner
+
+    result = bench_planner(
+        options.env,
+        num_samples=options.num_samples,
+        horizon=options.horizon,
+        num_threads=options.threads,
+        repeats=options.repeats,
+        seed=options.seed,
+    )
+    _print_result(options, result.as_dict(), str(result))
+    return 0
+
+
 def _print_result(options: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     print(json.dumps(result) if options.json else text)
 
@@ -181,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_compare(commands)
     _add_check(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -277,6 +293,23 @@ def _add_check(commands: Any) -> None:
         ["check HalfCheetah-v5", "check my_package:MyEnv-v0"],
     )
     command.add_argument("env", metavar="ENV", help="env id")
+
+
+def _add_bench(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        "bench",
+        _bench,
+        "measure where the time of planning goes",
+        ["bench planner HalfCheetah-v5", "bench planner Ant-v5 --num-samples 128 --json"],
+        seed_help="of the reset and the samples (default: 0)",
+    )
+    command.add_argument("what", choices=["planner"], help="what is measured")
+    command.add_argument("env", metavar="ENV", help="env id")
+    command.add_argument("--num-samples", type=int, default=64, help="per plan (default: 64)")
+    command.add_argument("--horizon", type=int, default=20, help="steps per plan (default: 20)")
+    command.add_argument("--threads", type=int, help="default: one per core")
+    command.add_argument("--repeats", type=int, default=7, help="rounds (default: 7)")
 
 
 def _add_command(

@@ -101,6 +101,10 @@ class MujocoAdapter(AttributeAdapter):
         """Say whether MuJoCo met bad numbers since the last restore and reset itself."""
         return bool(self._buffers_of(env).bad_numbers.any())
 
+    def derived_slices(self, env: Any) -> dict[str, slice]:
+        """Return where each derived field lies in the vector of them that `capture` returns."""
+        return self._buffers_of(env).slices
+
     def changed_shared_fields(self, env: Any, before: dict[str, bytes] | None) -> dict[str, bytes]:
         """Return the model fields that differ from `before`, or all for None, as bytes.
 
@@ -145,12 +149,16 @@ class _Buffers:
         self._get, self._set = mujoco.mj_getState, mujoco.mj_setState
         self._signature = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self._size = mujoco.mj_stateSize(model, self._signature)
-        arrays = [getattr(data, name) for name in fields if hasattr(data, name)]
-        arrays += [getattr(model, name) for name in model_fields]
-        self._views = [array.reshape(-1) for array in arrays if array.size]
+        arrays = {name: getattr(data, name) for name in fields if hasattr(data, name)}
+        arrays |= {name: getattr(model, name) for name in model_fields}
+        views = {name: array.reshape(-1) for name, array in arrays.items() if array.size}
+        self._views = list(views.values())
+        self._derived_size = sum(view.size for view in self._views)
         stops = np.cumsum([view.size for view in self._views]).tolist()
-        self._parts = list(zip(self._views, [0, *stops[:-1]] if stops else [], stops, strict=True))
-        self._derived_size = stops[-1] if stops else 0
+        self.slices = {
+            name: slice(stop - view.size, stop)
+            for (name, view), stop in zip(views.items(), stops, strict=True)
+        }
         warning = mujoco.mjtWarning
         first, last = int(warning.mjWARN_BADQPOS), int(warning.mjWARN_BADQACC)
         self.bad_numbers = data.warning.number[first : last + 1]
@@ -168,8 +176,8 @@ class _Buffers:
                 f"{self._size} + {self._derived_size}: it was captured from another MuJoCo model"
             )
         self._set(self.model, self.data, physics, self._signature)
-        for view, start, stop in self._parts:
-            view[:] = derived[start:stop]
+        for view, place in zip(self._views, self.slices.values(), strict=True):
+            view[:] = derived[place]
         self.bad_numbers[:] = 0
 
 

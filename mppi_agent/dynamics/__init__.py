@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
@@ -10,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable, require_cloneable, unpack
+from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.env_step import EnvStepDynamics
 from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
 from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
@@ -22,6 +22,7 @@ __all__ = [
     "MujocoBatchDynamics",
     "ProcessPoolDynamics",
     "VectorDynamics",
+    "coarse_dynamics",
     "make_dynamics",
     "mismatch",
     "sub_env",
@@ -33,26 +34,22 @@ _TOLERANCE = 1e-9  # where the env observes in float64
 _SINGLE_TOLERANCE = 1e-6  # where it observes in float32
 
 
-def make_dynamics(
-    env: Cloneable, *, num_workers: int | None = None, substeps: int | None = None
-) -> Dynamics:
+def make_dynamics(env: Cloneable, *, num_workers: int | None = None) -> Dynamics:
     """Return the fastest backend that agrees with `env.step`.
 
     Args:
         env: The env to simulate; only read.
         num_workers: Threads or processes; None: one per core. Results do not depend on it.
-        substeps: Asks for the coarse MuJoCo model with that many substeps, see
-            `MujocoBatchDynamics`; None: the true model.
 
     Returns:
         The MuJoCo batch for known tasks, env-step workers otherwise. The caller closes it.
 
     Raises:
-        ValueError: If `substeps` is given for an env without a vectorised task.
+        ValueError: If `num_workers` < 1.
         NotCloneableError: If a short check finds that clones do not repeat what the env does.
     """
     if num_workers is None:
-        num_workers = _num_cores()
+        num_workers = num_cores()
     if num_workers < 1:
         raise ValueError(f"num_workers must be >= 1 or None (one per core), got {num_workers}")
     fast = _fast_backend(env, num_workers)
@@ -60,26 +57,32 @@ def make_dynamics(
         oracle = EnvStepDynamics(env)
         difference = mismatch(fast, oracle)
         oracle.close()
-        if difference is None and substeps is None:
+        if difference is None:
             return fast
         fast.close()
-        if difference is None and isinstance(fast, MujocoBatchDynamics):
-            return MujocoBatchDynamics(env, num_threads=num_workers, substeps=substeps)
-        if difference is not None:
-            warnings.warn(
-                f"the vectorised task of {type(env.unwrapped).__name__} differs from env.step in "
-                f"{difference}; using the slower env-step workers",
-                stacklevel=2,
-            )
-    if substeps is not None:
-        raise ValueError(
-            f"substeps={substeps} needs a MuJoCo env with a vectorised task, and "
-            f"{type(env.unwrapped).__name__} is none; leave substeps out"
+        warnings.warn(
+            f"the vectorised task of {type(env.unwrapped).__name__} differs from env.step in "
+            f"{difference}; using the slower env-step workers",
+            stacklevel=2,
         )
     require_cloneable(env)
     if num_workers > 1:
         return ProcessPoolDynamics(env, num_workers=num_workers)
     return EnvStepDynamics(env)
+
+
+def coarse_dynamics(dynamics: Dynamics, substeps: int) -> MujocoBatchDynamics:
+    """Return a backend with the coarse model of another, see `MujocoBatchDynamics.coarse`.
+
+    Raises:
+        ValueError: If that one is no MuJoCo batch.
+    """
+    if not isinstance(dynamics, MujocoBatchDynamics):
+        raise ValueError(
+            f"substeps={substeps} needs a MuJoCo env with a vectorised task, which "
+            f"MujocoBatchDynamics simulates; got {type(dynamics).__name__}: pass substeps=0"
+        )
+    return dynamics.coarse(substeps)
 
 
 def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
@@ -158,13 +161,6 @@ def sub_env(env: Any) -> Cloneable:
             "make_vec_env(env_id, n_envs, wrapper_class=Cloneable)"
         )
     return unpack(env.env_method("packed", indices=[0])[0])
-
-
-def _num_cores() -> int:
-    """Return the cores that this process may use, which a container or taskset may limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:

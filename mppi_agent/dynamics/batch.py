@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,8 @@ import numpy as np
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics.env_step import EnvStepDynamics
 from mppi_agent.dynamics.observations import (
+    copy_row,
     empty_observations,
-    select_rows,
     stack_observations,
     write_rows,
 )
@@ -41,12 +40,16 @@ class BatchSimulations(ABC):
         """Advance the simulations `indices` (default: all) by one env step each."""
 
     @abstractmethod
-    def _write(self, indices: np.ndarray, physics: np.ndarray) -> None:
-        """Put rows of physics, shape (n, state size), into the simulations `indices`."""
+    def _write(self, select: Any, states: Sequence[EnvState]) -> None:
+        """Put the physics of `states` into the simulations `select`."""
 
     @abstractmethod
     def _read(self, index: int) -> np.ndarray:
-        """Return a copy of one simulation's row."""
+        """Return a copy of one simulation's physics."""
+
+    def _extras_of(self, index: int) -> Any:
+        """Return what a snapshot of one simulation keeps beside its physics."""
+        return self._extras[index]
 
     def restore(self, states: Sequence[EnvState], indices: np.ndarray | None = None) -> None:
         """Put the simulations `indices` (default: all) into `states`, one each."""
@@ -56,7 +59,7 @@ class BatchSimulations(ABC):
             raise ValueError(f"{len(indices)} simulations need as many states, got {len(states)}")
         if not len(states):
             return
-        self._write(indices, np.stack([state.physics for state in states]))
+        self._write(indices, states)
         observations = stack_observations([state.observation for state in states])
         if self._observations is None:
             self._observations = empty_observations(observations, (self.num,))
@@ -64,15 +67,21 @@ class BatchSimulations(ABC):
         for index, state in zip(indices, states, strict=True):
             self._extras[index] = state.extras
 
+    def open_loop(
+        self, states: Sequence[EnvState], actions: np.ndarray, *, keep_observations: bool
+    ) -> RolloutBatch:
+        """Roll out S x K action sequences; see `open_loop_rollout`."""
+        return open_loop_rollout(self, states, actions, keep_observations=keep_observations)
+
     def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
         """Return the states of the simulations `indices` (default: all)."""
         if self._observations is None:
             raise RuntimeError("these simulations have no state yet: restore them first")
         return [
             EnvState(
-                observation=copy.deepcopy(select_rows(self._observations, i)),
+                observation=copy_row(self._observations, i),
                 physics=self._read(i),
-                extras=self._extras[i],
+                extras=self._extras_of(i),
             )
             for i in (range(self.num) if indices is None else indices)
         ]
@@ -123,9 +132,7 @@ class BatchDynamics(ABC):
         # A planner asks for the same two or three sizes again and again; the largest serves all.
         if self._rollouts is None or self._rollouts.num < num:
             self._rollouts = self.simulations(num)
-        return open_loop_rollout(
-            self._rollouts, states, actions, keep_observations=keep_observations
-        )
+        return self._rollouts.open_loop(states, actions, keep_observations=keep_observations)
 
     def close(self) -> None:
         """Free the simulations and the private copy that resets come from."""

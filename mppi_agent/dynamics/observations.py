@@ -10,6 +10,7 @@ import numpy as np
 from mppi_agent.interfaces import Observation
 
 __all__ = [
+    "copy_row",
     "empty_observations",
     "finite_rows",
     "join_observations",
@@ -43,6 +44,11 @@ def empty_observations(example: Observation, shape: tuple[int, ...]) -> Observat
 def select_rows(observations: Observation, index: Any) -> Observation:
     """Return `observations[index]` for arrays and dicts of them."""
     return _combine([observations], lambda leaf: leaf[0][index])
+
+
+def copy_row(observations: Observation, index: int) -> Observation:
+    """Return one of N observations, which shares no memory with the others."""
+    return _combine([observations], lambda leaf: leaf[0][index].copy())
 
 
 def reshape_leading(observations: Observation, num: int, shape: tuple[int, ...]) -> Observation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ from mppi_agent.dynamics.batch import BatchDynamics, BatchSimulations
 from mppi_agent.dynamics.observations import finite_rows
 from mppi_agent.dynamics.rollout import validate_actions
 from mppi_agent.dynamics.tasks import vector_task_of
-from mppi_agent.interfaces import StepBatch, VectorTask
+from mppi_agent.interfaces import EnvState, StepBatch, VectorTask
 
 __all__ = ["VectorDynamics", "VectorSimulations"]
 
@@ -76,10 +77,11 @@ class VectorSimulations(BatchSimulations):
         )
         return StepBatch(observations, rewards, terminated & ~diverged, diverged)
 
-    def _write(self, indices: np.ndarray, physics: np.ndarray) -> None:
+    def _write(self, select: Any, states: Sequence[EnvState]) -> None:
+        physics = np.stack([state.physics for state in states])
         if self._physics.shape[1] != physics.shape[1]:
             self._physics = np.zeros((self.num, physics.shape[1]))
-        self._physics[indices] = physics
+        self._physics[select] = physics
 
     def _read(self, index: int) -> np.ndarray:
         return self._physics[index].copy()

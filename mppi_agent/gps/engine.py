@@ -13,7 +13,7 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from mppi_agent.dynamics import make_dynamics, sub_env
+from mppi_agent.dynamics import coarse_dynamics, make_dynamics, sub_env
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import LabelBatch, StateArchive
 from mppi_agent.gps.evaluation import Evaluation, evaluate
@@ -70,7 +70,7 @@ class Engine:
         self._made_from = cloneable.snapshot()  # private copies keep what a reset leaves as it is
         self.dynamics = dynamics or make_dynamics(cloneable)
         self._owns_dynamics = dynamics is None
-        self._coarse = make_dynamics(cloneable, substeps=substeps) if substeps else None
+        self._coarse = coarse_dynamics(self.dynamics, substeps) if substeps else None
         self._num_simulations = num_simulations
         start_seed, eval_seed, sampling_seed, expert_seed = seed.spawn(4)
         self._start_rng = np.random.default_rng(start_seed)

@@ -23,6 +23,7 @@ from mppi_agent.dynamics import (
     MujocoBatchDynamics,
     ProcessPoolDynamics,
     VectorDynamics,
+    coarse_dynamics,
     make_dynamics,
     mismatch,
     sub_env,
@@ -92,7 +93,7 @@ def changed(kind: type, **changes: Any) -> gym.Env:
         ("Pendulum-v1", VectorDynamics),
         ("MountainCarContinuous-v0", VectorDynamics),
         ("CartPole-v1", EnvStepDynamics),
-        ("Humanoid-v5", EnvStepDynamics),
+        ("Ant-v5", MujocoBatchDynamics),
     ],
 )
 def test_the_fastest_exact_backend_is_chosen(env_id, backend):
@@ -229,17 +230,21 @@ def test_choosing_leaves_the_env_alone():
     np.testing.assert_equal(chosen.reset(), untouched.reset())
 
 
-def test_substeps_ask_for_the_coarse_model_and_need_mujoco():
+def test_the_coarse_model_of_a_backend_is_another_model():
     env = Cloneable(gym.make("Hopper-v5"))
     env.reset(seed=0)
-    coarse = make_dynamics(env, num_workers=1, substeps=1)
-    assert type(coarse) is MujocoBatchDynamics
+    dynamics = make_dynamics(env, num_workers=1)
+    coarse = coarse_dynamics(dynamics, 1)
     assert mismatch(coarse, EnvStepDynamics(env)) is not None
-    for env_id in ("Pendulum-v1", "Humanoid-v5"):
-        with pytest.raises(ValueError, match="substeps=2 needs a MuJoCo env with a vectorised"):
-            make_dynamics(Cloneable(gym.make(env_id)), num_workers=1, substeps=2)
+    assert mismatch(dynamics, EnvStepDynamics(env)) is None
     with pytest.raises(ValueError, match="substeps must be >= 1 or None, got 0"):
-        make_dynamics(env, num_workers=1, substeps=0)
+        coarse_dynamics(dynamics, 0)
+
+
+def test_only_a_mujoco_batch_has_a_coarse_model():
+    dynamics = make_dynamics(Cloneable(gym.make("Pendulum-v1")), num_workers=1)
+    with pytest.raises(ValueError, match=r"substeps=2 needs a MuJoCo env .* VectorDynamics: pass"):
+        coarse_dynamics(dynamics, 2)
 
 
 def test_the_cloneable_of_an_env_is_found():

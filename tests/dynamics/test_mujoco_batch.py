@@ -107,7 +107,10 @@ def test_simulations_are_stepped_in_the_order_of_their_indices():
     np.testing.assert_array_equal(part.step(actions[chosen], chosen).observations, expected)
 
 
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "InvertedDoublePendulum-v5", "Pusher-v5"])
+@pytest.mark.parametrize(
+    "env_id",
+    ["Hopper-v5", "InvertedDoublePendulum-v5", "Pusher-v5", "Ant-v5", "Humanoid-v5"],
+)
 def test_a_restored_simulation_repeats_itself_in_another_place(env_id):
     env = make(env_id)
     dynamics = MujocoBatchDynamics(env, num_threads=1)
@@ -126,8 +129,9 @@ def test_a_restored_simulation_repeats_itself_in_another_place(env_id):
             np.testing.assert_array_equal(getattr(after, name), value[::-1], err_msg=name)
 
 
-def test_a_snapshot_of_a_simulation_can_be_stepped_by_the_env_itself():
-    env = make("InvertedDoublePendulum-v5")
+@pytest.mark.parametrize("env_id", ["InvertedDoublePendulum-v5", "Ant-v5", "Humanoid-v5"])
+def test_a_snapshot_of_a_simulation_can_be_stepped_by_the_env_itself(env_id):
+    env = make(env_id)
     dynamics = MujocoBatchDynamics(env, num_threads=1)
     simulations = dynamics.simulations(1)
     simulations.restore(dynamics.initial_states(1, np.random.default_rng(0)))
@@ -138,7 +142,7 @@ def test_a_snapshot_of_a_simulation_can_be_stepped_by_the_env_itself():
         outcome = simulations.step(actions[step])
         observation, reward, _, _, _ = env.step(actions[step, 0].astype(np.float32))
         np.testing.assert_array_equal(outcome.observations[0], observation)
-        assert outcome.rewards[0] == reward
+        np.testing.assert_allclose(outcome.rewards[0], reward, rtol=1e-13)
 
 
 def test_snapshots_do_not_change_when_the_simulation_goes_on():
@@ -263,8 +267,6 @@ def test_simulating_leaves_the_env_alone():
 def test_useless_arguments_are_refused():
     with pytest.raises(ValueError, match="CartPoleEnv has no vectorised task"):
         MujocoBatchDynamics(make("CartPole-v1"))
-    with pytest.raises(ValueError, match="HumanoidEnv has no vectorised task"):
-        MujocoBatchDynamics(make("Humanoid-v5"))
     with pytest.raises(ValueError, match="substeps must be >= 1 or None, got 0"):
         MujocoBatchDynamics(make(), substeps=0)
     env = make()

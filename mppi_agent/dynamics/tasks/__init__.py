@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mppi_agent.dynamics.tasks import arms, classic_control, locomotion, pendulums
+from mppi_agent.dynamics.tasks import arms, classic_control, legged, locomotion, pendulums
 from mppi_agent.interfaces import BatchTask, VectorTask
 
 __all__ = ["batch_task_of", "vector_task_of"]
@@ -15,6 +15,9 @@ _GYMNASIUM = "gymnasium.envs.mujoco."
 _BUILDERS = {
     _GYMNASIUM + "half_cheetah_v5.HalfCheetahEnv": locomotion.half_cheetah,
     _GYMNASIUM + "swimmer_v5.SwimmerEnv": locomotion.swimmer,
+    # Of version 4 these two compute the same; the others do not.
+    _GYMNASIUM + "half_cheetah_v4.HalfCheetahEnv": locomotion.half_cheetah,
+    _GYMNASIUM + "swimmer_v4.SwimmerEnv": locomotion.swimmer,
     _GYMNASIUM + "hopper_v5.HopperEnv": locomotion.hopper,
     _GYMNASIUM + "walker2d_v5.Walker2dEnv": locomotion.walker2d,
     _GYMNASIUM + "inverted_pendulum_v5.InvertedPendulumEnv": pendulums.inverted_pendulum,
@@ -22,6 +25,9 @@ _BUILDERS = {
     + "inverted_double_pendulum_v5.InvertedDoublePendulumEnv": pendulums.inverted_double_pendulum,
     _GYMNASIUM + "reacher_v5.ReacherEnv": arms.reacher,
     _GYMNASIUM + "pusher_v5.PusherEnv": arms.pusher,
+    _GYMNASIUM + "ant_v5.AntEnv": legged.ant,
+    _GYMNASIUM + "humanoid_v5.HumanoidEnv": legged.humanoid,
+    _GYMNASIUM + "humanoidstandup_v5.HumanoidStandupEnv": legged.humanoid_standup,
 }
 
 _CLASSIC = "gymnasium.envs.classic_control."

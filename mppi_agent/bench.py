@@ -1,0 +1,333 @@
+"""Measure where the time of planning goes, against the bare simulator.
+
+Every figure is the median of rounds in which the things compared take turns in one process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from mujoco.batch import Batch
+
+from mppi_agent.cloning import Cloneable
+from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynamics
+from mppi_agent.dynamics.cores import num_cores
+from mppi_agent.dynamics.mujoco_batch import MujocoSimulations, quiet_physics
+from mppi_agent.env_ids import make_env
+from mppi_agent.expert import box_scaling
+from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch
+from mppi_agent.planning import MPPI, MPPIConfig
+
+__all__ = [
+    "BarePhysics",
+    "PlannerBench",
+    "Recording",
+    "alternate",
+    "bench_planner",
+    "ratio",
+    "timed",
+]
+
+
+@dataclass(frozen=True)
+class PlannerBench:
+    """Hold the cost of one planning call with one iteration.
+
+    Attributes:
+        env_id: What was planned on.
+        backend: Class that simulated.
+        num_threads: Threads or processes of the backend.
+        num_samples: Per plan, K.
+        horizon: Control steps, H.
+        sim_steps: Env steps that the call simulates.
+        plan_ms: Of the whole call.
+        parts_ms: Where they go, measured in calls with clocks inside.
+        plan_over_physics: Call against the bare batch physics of the same steps; None where
+            the backend is no MuJoCo batch.
+        env_step_over_rollout: A loop over `env.step` against the backend, same samples.
+    """
+
+    env_id: str
+    backend: str
+    num_threads: int
+    num_samples: int
+    horizon: int
+    sim_steps: int
+    plan_ms: float
+    parts_ms: dict[str, float]
+    plan_over_physics: float | None
+    env_step_over_rollout: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON can hold them."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return a table of the parts and a line per ratio."""
+        rate = self.sim_steps / self.plan_ms * 1e3
+        lines = [
+            f"{self.env_id}: {self.num_samples} samples of {self.horizon} steps, {self.backend}, "
+            f"{self.num_threads} threads",
+            f"{self.plan_ms:9.2f} ms per plan, {rate:,.0f} env steps per second, of these",
+        ]
+        total = sum(self.parts_ms.values())
+        for name, milliseconds in self.parts_ms.items():
+            lines.append(f"{milliseconds:9.2f} ms {milliseconds / total:6.1%}  {name}")
+        if self.plan_over_physics is not None:
+            lines.append(f"{self.plan_over_physics:9.2f} x the time of the bare batch physics")
+        lines.append(f"{self.env_step_over_rollout:9.2f} x as fast as a loop over env.step")
+        return "\n".join(lines)
+
+
+def bench_planner(
+    env_id: str,
+    *,
+    num_samples: int = 64,
+    horizon: int = 20,
+    num_threads: int | None = None,
+    repeats: int = 7,
+    seed: int = 0,
+) -> PlannerBench:
+    """Measure one planning call from a fresh reset.
+
+    Args:
+        env_id: What `gym.make` takes.
+        num_samples: Per plan, K.
+        horizon: Control steps, H.
+        num_threads: Of the backend; None: one per core.
+        repeats: Rounds; their medians are returned.
+        seed: Of the reset and the samples.
+
+    Returns:
+        Medians of all rounds.
+
+    Raises:
+        ValueError: If `repeats` < 1, or the env or the settings cannot be planned with.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be >= 1, got {repeats}")
+    env = Cloneable(make_env(env_id))
+    env.reset(seed=seed)
+    dynamics, oracle = make_dynamics(env, num_workers=num_threads), EnvStepDynamics(env)
+    config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
+    scaling = box_scaling(env.action_space)
+    nominals = np.zeros((1, 1, horizon, scaling.action_dims))
+
+    def plan(simulator: Any) -> None:
+        planner = MPPI(config, simulator, scaling.to_env)
+        planner.plan([env.snapshot()], nominals, np.random.default_rng(seed))
+
+    recording = Recording(dynamics)
+    plan(recording)
+    clock = _Clock()
+    observed = clock.watch(dynamics)
+    parts: list[dict[str, float]] = []
+
+    def plan_in_parts() -> float:
+        clock.seconds.clear()
+        total = timed(lambda: plan(observed))()
+        parts.append(_parts_ms(clock.seconds, total))
+        return total
+
+    calls: dict[str, Callable[[], float]] = {
+        "parts": plan_in_parts,
+        "plan": timed(lambda: plan(dynamics)),
+        "rollout": timed(lambda: recording.repeat(dynamics)),
+        "env_step": timed(lambda: recording.repeat(oracle)),
+    }
+    if isinstance(dynamics, MujocoBatchDynamics):
+        calls["physics"] = recording.bare_physics(env, dynamics.num_threads)
+    seconds = alternate(calls, repeats)
+    physics = seconds.get("physics")
+    result = PlannerBench(
+        env_id=env_id,
+        backend=type(dynamics).__name__,
+        num_threads=num_threads or num_cores(),
+        num_samples=num_samples,
+        horizon=horizon,
+        sim_steps=recording.sim_steps,
+        plan_ms=1e3 * float(np.median(seconds["plan"])),
+        parts_ms={name: float(np.median([part[name] for part in parts[1:]])) for name in parts[0]},
+        plan_over_physics=None if physics is None else ratio(seconds["plan"], physics),
+        env_step_over_rollout=ratio(seconds["env_step"], seconds["rollout"]),
+    )
+    oracle.close()
+    dynamics.close()
+    env.close()
+    return result
+
+
+class Recording:
+    """Remember the rollouts that someone asks a backend for.
+
+    Args:
+        dynamics: Answers.
+
+    Attributes:
+        calls: States, actions and outcome of each rollout.
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        self.calls: list[tuple[Sequence[EnvState], np.ndarray, RolloutBatch]] = []
+        self._dynamics = dynamics
+
+    def rollout(self, states: Sequence[EnvState], actions: np.ndarray) -> RolloutBatch:
+        """Roll out on the backend."""
+        batch = self._dynamics.rollout(states, actions)
+        self.calls.append((states, actions, batch))
+        return batch
+
+    @property
+    def sim_steps(self) -> int:
+        """Return the env steps of all rollouts."""
+        return sum(batch.sim_steps for _, _, batch in self.calls)
+
+    def repeat(self, dynamics: Dynamics) -> None:
+        """Ask a backend for the same rollouts."""
+        for states, actions, _ in self.calls:
+            dynamics.rollout(states, actions)
+
+    def bare_physics(self, env: Cloneable, num_threads: int) -> Callable[[], float]:
+        """Return what times the bare batch physics of the same steps."""
+        runs = []
+        for states, actions, batch in self.calls:
+            physics = np.repeat([state.physics for state in states], actions.shape[1], axis=0)
+            flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, nu)
+            bare = BarePhysics(env, len(flat), num_threads)
+            runs.append((bare, physics, flat, batch.lengths.ravel()))
+        return lambda: sum(bare.seconds(*given) for bare, *given in runs)
+
+
+class BarePhysics:
+    """Step a MuJoCo batch through given actions and do nothing else.
+
+    Args:
+        env: Says which model and how many substeps.
+        num: Simulations, N.
+        num_threads: Of the batch.
+
+    Attributes:
+        state: Integration states as they are now, shape (N, n).
+    """
+
+    def __init__(self, env: Cloneable, num: int, num_threads: int) -> None:
+        base: Any = env.unwrapped
+        self._batch = Batch(base.model, num, min(num_threads, num))
+        self.state = self._batch.state
+        self._nstep: int = base.frame_skip
+
+    def seconds(self, physics: np.ndarray, actions: np.ndarray, lengths: np.ndarray) -> float:
+        """Return the seconds within the simulator.
+
+        Args:
+            physics: Integration states, shape (N, n).
+            actions: Shape (N, H, nu).
+            lengths: Steps of each simulation, shape (N,).
+        """
+        batch, spent = self._batch, 0.0
+        ctrl = batch.bind("ctrl")
+        self.state[:] = physics
+        with quiet_physics():
+            for step in range(int(lengths.max())):
+                live = np.flatnonzero(lengths > step)
+                ctrl[live] = actions[live, step].astype(np.float32)
+                start = time.perf_counter()
+                batch.step(None if live.size == len(lengths) else live, nstep=self._nstep)
+                spent += time.perf_counter() - start
+        return spent
+
+
+class _Clock:
+    """Add up the time that a backend spends in its parts.
+
+    Attributes:
+        seconds: By name of the part.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def watch(self, dynamics: Dynamics) -> Any:
+        """Return a stand-in for a backend whose `rollout` is timed, its parts where known."""
+        if isinstance(dynamics, MujocoBatchDynamics):
+            dynamics = _WatchedBatch(dynamics, self)
+        return SimpleNamespace(rollout=self.timing("rollouts", dynamics.rollout))
+
+    def timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, its time counted to a part."""
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent = time.perf_counter() - start
+            self.seconds[part] = self.seconds.get(part, 0.0) + spent
+            return result
+
+        return measured
+
+
+class _WatchedBatch(MujocoBatchDynamics):
+    """A MuJoCo batch with a clock in it."""
+
+    def __init__(self, watched: MujocoBatchDynamics, clock: _Clock) -> None:
+        super().__init__(watched._env, num_threads=watched.num_threads)
+        self._clock = clock
+        task = self._task
+        verbs = ("observations", "rewards", "terminated")
+        self._task = SimpleNamespace(
+            before_fields=task.before_fields,
+            after_fields=task.after_fields,
+            **{verb: clock.timing("task maths", getattr(task, verb)) for verb in verbs},
+        )
+
+    def simulations(self, num: int) -> MujocoSimulations:
+        """Return simulations whose physics and copying are timed."""
+        made: Any = super().simulations(num)
+        made._write = self._clock.timing("copying states", made._write)
+        made._batch.run = self._clock.timing("physics", made._batch.run)
+        return made
+
+
+def timed(call: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that does the same and returns its seconds."""
+
+    def measured() -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return measured
+
+
+def alternate(calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, np.ndarray]:
+    """Let functions take turns, once to warm up and then `repeats` times.
+
+    Args:
+        calls: Return the seconds that they took.
+        repeats: Rounds.
+
+    Returns:
+        Seconds of each, shape (repeats,).
+    """
+    rounds = [[call() for call in calls.values()] for _ in range(repeats + 1)]
+    return dict(zip(calls, np.array(rounds[1:]).T, strict=True))
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
+    """Return the median of the ratios of each round."""
+    return float(np.median(numerator / denominator))
+
+
+def _parts_ms(seconds: Mapping[str, float], total: float) -> dict[str, float]:
+    """Return milliseconds of each part of a plan."""
+    rollouts = seconds["rollouts"]
+    parts = {name: value for name, value in seconds.items() if name != "rollouts"}
+    rest = "other Python of rollouts" if parts else "rollouts"
+    parts[rest] = rollouts - sum(parts.values())
+    parts["sampling and weights"] = total - rollouts
+    return {name: 1e3 * value for name, value in parts.items()}
