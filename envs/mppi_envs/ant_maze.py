@@ -10,7 +10,7 @@ from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["AntMazeEnv", "AntMazeTask"]
 
-WALL_END = (0.75, 0.0)  # metres; the wall reaches from the left side to 0.25 m before here
+WALL_END = (0.5, 0.0)  # metres; the wall reaches from the left side to here
 GOAL_RADIUS = 0.4  # metres
 GOAL_BONUS = 10.0
 START_AREA = ((-1.4, -1.3), (0.0, -0.9))  # metres, x and y; below the wall
@@ -61,7 +61,7 @@ class AntMazeEnv(TaskEnv):
 
     | number | meaning | range | unit |
     |---|---|---|---|
-    | 0, 1 | torque at hip and knee of the front left leg, as a share of 12 N m | -1 to 1 | - |
+    | 0, 1 | torque at hip and knee of the front left leg, as a share of 8 N m | -1 to 1 | - |
     | 2, 3 | the same, back left | -1 to 1 | - |
     | 4, 5 | the same, back right | -1 to 1 | - |
     | 6, 7 | the same, front right | -1 to 1 | - |

@@ -48,9 +48,9 @@ class GetUpEnv(TaskEnv):
 
     | number | meaning | range | unit |
     |---|---|---|---|
-    | 0, 3 | torque at the left and right hip, as a share of 80 N m | -1 to 1 | - |
-    | 1, 4 | torque at the left and right knee, as a share of 70 N m | -1 to 1 | - |
-    | 2, 5 | torque at the left and right ankle, as a share of 30 N m | -1 to 1 | - |
+    | 0, 3 | torque at the left and right hip, as a share of 50 N m | -1 to 1 | - |
+    | 1, 4 | torque at the left and right knee, as a share of 50 N m | -1 to 1 | - |
+    | 2, 5 | torque at the left and right ankle, as a share of 20 N m | -1 to 1 | - |
 
     Observation, shape (18,):
 
