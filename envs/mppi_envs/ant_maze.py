@@ -88,7 +88,7 @@ class AntMazeEnv(TaskEnv):
     asset = "ant_maze.xml"
     substeps = 5
     metadata = render_metadata(20)
-    camera = {"distance": 5.6, "azimuth": 90.0, "elevation": -60.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = {"distance": 6.4, "azimuth": 90.0, "elevation": -60.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
 
     def _make_task(self) -> AntMazeTask:
         return AntMazeTask(dt_s=self.dt)

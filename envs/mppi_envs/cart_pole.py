@@ -70,7 +70,7 @@ class CartPoleSwingUpEnv(TaskEnv):
     asset = "cart_pole.xml"
     substeps = 4
     metadata = render_metadata(25)
-    camera = {"distance": 4.2, "azimuth": 90.0, "elevation": -8.0, "lookat": (0.0, 0.0, 0.1)}  # noqa: RUF012
+    camera = {"distance": 5.0, "azimuth": 90.0, "elevation": -8.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
 
     def _make_task(self) -> CartPoleTask:
         return CartPoleTask()

@@ -90,7 +90,7 @@ class CartPoleController(SwingUpController):
     state_weights = (1.0, 10.0, 0.1, 1.0)
     control_weight = 1.0
     pump_gain = 8.0  # metres per second squared per joule and radian per second
-    centre_gains = (2.0, 1.0)  # newtons per metre, and per metre per second
+    centre_gains = (4.0, 2.0)  # newtons per metre, and per metre per second
     catch_angle = 0.4  # radians
     catch_speed = 3.0  # radians per second
 

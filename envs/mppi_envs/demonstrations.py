@@ -139,7 +139,7 @@ def save_minari(
         import minari
         from minari.data_collector import EpisodeBuffer
     except ImportError as error:
-        raise ImportError("Minari datasets need the package: pip install minari") from error
+        raise ImportError("Minari datasets need the package: pip install 'minari[hdf5]'") from error
     _require_some(demonstrations)
     buffers = []
     for episode in demonstrations:

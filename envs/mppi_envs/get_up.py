@@ -72,7 +72,7 @@ class GetUpEnv(TaskEnv):
     asset = "get_up.xml"
     substeps = 8
     metadata = render_metadata(25)
-    camera = {"distance": 3.2, "azimuth": 90.0, "elevation": -12.0, "lookat": (0.0, 0.0, 0.5)}  # noqa: RUF012
+    camera = {"distance": 3.0, "azimuth": 90.0, "elevation": -20.0, "lookat": (0.0, 0.0, 0.5)}  # noqa: RUF012
 
     def _make_task(self) -> GetUpTask:
         return GetUpTask()

@@ -65,7 +65,7 @@ class PointMazeEnv(TaskEnv):
     asset = "point_maze.xml"
     substeps = 2
     metadata = render_metadata(20)
-    camera = {"distance": 3.0, "azimuth": 90.0, "elevation": -75.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = {"distance": 3.3, "azimuth": 90.0, "elevation": -75.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
 
     def _make_task(self) -> PointMazeTask:
         return PointMazeTask()

@@ -95,7 +95,8 @@ def cut(episode: Demonstration, steps: int) -> dict:
 
 
 def test_minari_gets_every_episode(tmp_path, monkeypatch, env, demonstrations):
-    pytest.importorskip("minari", reason="pip install minari")
+    for package in ("minari", "h5py"):
+        pytest.importorskip(package, reason="pip install 'minari[hdf5]'")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     dataset = save_minari(
         "cart-pole/scripted-v0", demonstrations, env, algorithm_name="energy and LQR"
@@ -117,7 +118,7 @@ def test_without_minari_the_error_names_the_cure(monkeypatch, env, demonstration
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_minari)
-    with pytest.raises(ImportError, match="pip install minari"):
+    with pytest.raises(ImportError, match=r"pip install .minari\[hdf5\]"):
         save_minari("cart-pole/scripted-v0", demonstrations, env)
 
 
