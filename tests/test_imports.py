@@ -50,6 +50,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/cli": (FRONT | BELOW_GPS | {""}, set()),
     "mppi_agent/__init__": (FRONT | BELOW_GPS, set()),
     "mppi_envs": (set(), {"numpy", "gymnasium", "mujoco"}),
+    "mppi_envs/demonstrations": (set(), {"numpy", "gymnasium", "minari"}),
 }
 
 
