@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mppi_agent.cloning.check import CloneReport, Mismatch, check_cloneable, require_cloneable
+from mppi_agent.cloning.check import CloneReport, Mismatch, Verdict, check_clones, require_cloneable
 from mppi_agent.cloning.cloneable import Cloneable, find_cloneable, pack, unpack
 from mppi_agent.cloning.errors import NotCloneableError
 from mppi_agent.cloning.mujoco import MujocoAdapter
@@ -14,8 +14,9 @@ __all__ = [
     "Mismatch",
     "MujocoAdapter",
     "NotCloneableError",
+    "Verdict",
     "adapter_for",
-    "check_cloneable",
+    "check_clones",
     "find_cloneable",
     "pack",
     "register_adapter",

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -16,32 +17,56 @@ from mppi_agent.cloning.base import AttributeAdapter
 
 __all__ = ["DERIVED_FIELDS", "MujocoAdapter"]
 
+# In the order of MuJoCo's memory: neighbours are then copied in one go.
 DERIVED_FIELDS = (
+    "qacc",
+    "sensordata",
     "xpos",
     "xquat",
     "xmat",
     "xipos",
+    "xiquat",
+    "ximat",
+    "xanchor",
+    "xaxis",
     "geom_xpos",
+    "geom_xquat",
     "geom_xmat",
     "site_xpos",
     "site_xmat",
+    "cam_xpos",
+    "cam_xmat",
+    "light_xpos",
+    "light_xdir",
     "subtree_com",
+    "cdof",
     "cinert",
-    "cvel",
-    "cacc",
-    "cfrc_ext",
-    "qacc",
-    "qfrc_actuator",
-    "qfrc_constraint",
-    "qfrc_passive",
-    "qfrc_bias",
-    "actuator_length",
-    "actuator_velocity",
-    "actuator_force",
     "ten_length",
+    "actuator_length",
     "ten_velocity",
-    "sensordata",
+    "actuator_velocity",
+    "cvel",
+    "cdof_dot",
+    "qfrc_bias",
+    "qfrc_spring",
+    "qfrc_damper",
+    "qfrc_gravcomp",
+    "qfrc_fluid",
+    "qfrc_adhesion",
+    "qfrc_passive",
+    "subtree_linvel",
+    "subtree_angmom",
+    "actuator_force",
+    "qfrc_actuator",
+    "qfrc_smooth",
+    "qacc_smooth",
+    "qfrc_constraint",
+    "qfrc_inverse",
+    "cacc",
+    "cfrc_int",
+    "cfrc_ext",
 )
+_ALIGNMENT = 64  # bytes; MuJoCo starts each array at a multiple of it
 
 
 class MujocoAdapter(AttributeAdapter):
@@ -84,17 +109,17 @@ class MujocoAdapter(AttributeAdapter):
 
     def capture(self, env: Any) -> tuple[np.ndarray, Any]:
         """Return the integration state; the derived fields and the attributes."""
-        physics, derived = self._buffers_of(env).read()
-        return physics, (derived, self._capture_attributes(env))
+        physics, derived, version = self._buffers_of(env).read()
+        return physics, (derived, version, self._capture_attributes(env))
 
     def apply(self, env: Any, physics: np.ndarray, extras: Any) -> None:
         """Put a captured state back and clear the divergence flags.
 
         Raises:
-            ValueError: If the state is of another model.
+            ValueError: If the state is of another model or another version of MuJoCo.
         """
-        derived, attributes = extras
-        self._buffers_of(env).write(physics, derived)
+        derived, version, attributes = extras
+        self._buffers_of(env).write(physics, derived, version)
         self._apply_attributes(env, attributes)
 
     def has_diverged(self, env: Any) -> bool:
@@ -145,23 +170,28 @@ class _Buffers:
         self._get, self._set = mujoco.mj_getState, mujoco.mj_setState
         self._signature = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self._size = mujoco.mj_stateSize(model, self._signature)
-        arrays = [getattr(data, name) for name in fields if hasattr(data, name)]
-        arrays += [getattr(model, name) for name in model_fields]
-        self._views = [array.reshape(-1) for array in arrays if array.size]
-        stops = np.cumsum([view.size for view in self._views]).tolist()
-        self._parts = list(zip(self._views, [0, *stops[:-1]] if stops else [], stops, strict=True))
+        self._views = _runs([getattr(data, name) for name in fields if hasattr(data, name)])
+        self._views += [getattr(model, name).reshape(-1) for name in model_fields]
+        stops = np.cumsum([view.size for view in self._views], dtype=int).tolist()
+        self._parts = list(zip(self._views, [0, *stops][: len(stops)], stops, strict=True))
         self._derived_size = stops[-1] if stops else 0
+        self._version = mujoco.__version__
         warning = mujoco.mjtWarning
         first, last = int(warning.mjWARN_BADQPOS), int(warning.mjWARN_BADQACC)
         self.bad_numbers = data.warning.number[first : last + 1]
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
+    def read(self) -> tuple[np.ndarray, np.ndarray, str]:
         physics = np.empty(self._size)
         self._get(self.model, self.data, physics, self._signature)
         derived = np.concatenate(self._views) if self._views else np.empty(0)
-        return physics, derived
+        return physics, derived, self._version
 
-    def write(self, physics: np.ndarray, derived: np.ndarray) -> None:
+    def write(self, physics: np.ndarray, derived: np.ndarray, version: str) -> None:
+        if version != self._version:
+            raise ValueError(
+                f"the state was captured with MuJoCo {version}, this is {self._version}: "
+                "states do not carry over from one version to another, capture it anew"
+            )
         if physics.size != self._size or derived.size != self._derived_size:
             raise ValueError(
                 f"the state holds {physics.size} + {derived.size} numbers, this model needs "
@@ -170,18 +200,35 @@ class _Buffers:
         self._set(self.model, self.data, physics, self._signature)
         for view, start, stop in self._parts:
             view[:] = derived[start:stop]
-        self.bad_numbers[:] = 0
+        self.bad_numbers.fill(0)
+
+
+def _runs(fields: list[np.ndarray]) -> list[np.ndarray]:
+    """Return flat views that cover float64 fields of one MjData, neighbours in one view.
+
+    Only the padding between two neighbours is covered besides: a view per field would be as exact,
+    but costs several times more than the copying itself.
+    """
+    spans: list[list[int]] = []
+    for start, num_bytes in sorted((f.ctypes.data, f.nbytes) for f in fields if f.size):
+        if spans and start == -(-spans[-1][1] // _ALIGNMENT) * _ALIGNMENT:
+            spans[-1][1] = start + num_bytes
+        else:
+            spans.append([start, start + num_bytes])
+    return [
+        np.frombuffer((ctypes.c_double * ((stop - start) // 8)).from_address(start))
+        for start, stop in spans
+    ]
 
 
 def reduce_data(data: Any) -> tuple[Any, ...]:
     """Pickle an MjData beside its model, not with a second copy of it inside."""
-    physics, derived = _Buffers(data.model, data, DERIVED_FIELDS).read()
-    return _rebuild_data, (data.model, physics, derived)
+    return _rebuild_data, (data.model, *_Buffers(data.model, data, DERIVED_FIELDS).read())
 
 
-def _rebuild_data(model: Any, physics: np.ndarray, derived: np.ndarray) -> Any:
+def _rebuild_data(model: Any, physics: np.ndarray, derived: np.ndarray, version: str) -> Any:
     import mujoco
 
     data = mujoco.MjData(model)
-    _Buffers(model, data, DERIVED_FIELDS).write(physics, derived)
+    _Buffers(model, data, DERIVED_FIELDS).write(physics, derived, version)
     return data

@@ -7,6 +7,7 @@ from typing import Any
 from mppi_agent.cloning.classic_control import ClassicControlAdapter
 from mppi_agent.cloning.deepcopy import DeepcopyAdapter
 from mppi_agent.cloning.mujoco import MujocoAdapter
+from mppi_agent.cloning.toy_text import ToyTextAdapter
 from mppi_agent.cloning.user_protocol import UserProtocolAdapter
 from mppi_agent.interfaces import StateAdapter
 
@@ -38,7 +39,7 @@ def register_adapter(adapter: StateAdapter) -> None:
 def adapter_for(env: Any) -> StateAdapter:
     """Return the adapter for an unwrapped env.
 
-    Order: registered, user protocol, MuJoCo, classic control, deepcopy.
+    Order: registered, user protocol, MuJoCo, classic control, toy text, deepcopy.
 
     Raises:
         NotCloneableError: If no adapter serves the env.
@@ -47,6 +48,7 @@ def adapter_for(env: Any) -> StateAdapter:
         UserProtocolAdapter(),
         MujocoAdapter(),
         ClassicControlAdapter(),
+        ToyTextAdapter(),
         DeepcopyAdapter(),
     )
     return next(adapter for adapter in (*_registered, *built_in) if adapter.matches(env))

@@ -1,4 +1,4 @@
-"""check_cloneable finds broken clones and leaves no trace."""
+"""check_clones finds broken clones and leaves no trace."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from mppi_agent.cloning import (
     Cloneable,
     MujocoAdapter,
     NotCloneableError,
-    check_cloneable,
+    Verdict,
+    check_clones,
     require_cloneable,
 )
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Ant-v5", "FrozenLake-v1"])
 def test_exact_envs_pass(env_id):
-    report = check_cloneable(env_id, steps=60)
+    report = check_clones(env_id, steps=60)
     assert report.exact, str(report)
     assert report.num_compared > 100
-    assert "exact         yes" in str(report)
+    assert report.verdict is Verdict.EXACT and "bit-exact" in str(report)
 
 
 class Forgetful(gym.Env):
@@ -45,7 +46,7 @@ class Forgetful(gym.Env):
 
 
 def test_hidden_state_is_found_and_named():
-    report = check_cloneable(Forgetful(), steps=30)
+    report = check_clones(Forgetful(), steps=30)
     assert not report.exact
     assert {mismatch.quantity for mismatch in report.mismatches} >= {"observation"}
     assert "observation on" in str(report)
@@ -65,7 +66,7 @@ def test_check_leaves_env_generator_counters_and_logs_as_found():
         return env
 
     checked, untouched = make(), make()
-    assert check_cloneable(checked, steps=50).exact
+    assert check_clones(checked, steps=50).exact
     for _ in range(15):
         outcomes = [env.step(np.ones(1, dtype=np.float32))[:4] for env in (checked, untouched)]
         np.testing.assert_equal(outcomes[0], outcomes[1])
@@ -92,10 +93,10 @@ class MovingGoal(HopperEnv):
 
 
 def test_reset_that_writes_to_the_shared_model_is_found_and_curable():
-    report = check_cloneable(MovingGoal(), steps=30)
+    report = check_clones(MovingGoal(), steps=30)
     assert "shared model.body_mass" in str(report)
     cured = Cloneable(MovingGoal(), MujocoAdapter(model_fields=("body_mass",)))
-    assert check_cloneable(cured, steps=30).exact
+    assert check_clones(cured, steps=30).exact
     cured.reset(seed=0)
     mass = cured.unwrapped.model.body_mass[2]
     twin = cured.private_copy()
