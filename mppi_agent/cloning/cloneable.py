@@ -69,6 +69,9 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
             )
         self._base = layers[-1]
         self._adapter = adapter if adapter is not None else adapter_for(self._base)
+        attach = getattr(self._adapter, "attach", None)
+        if attach is not None:
+            attach(self._base)
         self._allow_inexact = allow_inexact
         self._observation: Observation | None = None
         self._num_resets = 0
