@@ -103,9 +103,14 @@ class MujocoAdapter(AttributeAdapter):
         names = [type(getattr(env, field, None)).__name__ for field in ("model", "data")]
         return names == ["MjModel", "MjData"]
 
+    def simulator(self, env: Any) -> tuple[Any, Any]:
+        """Return the MjModel and the MjData of the env."""
+        return env.model, env.data
+
     def shared(self, env: Any) -> dict[str, Any]:
         """Add the model, which copies share, and the data, which each copy has of its own."""
-        return {**super().shared(env), "model": env.model, "data": env.data}
+        model, data = self.simulator(env)
+        return {**super().shared(env), "model": model, "data": data}
 
     def capture(self, env: Any) -> tuple[np.ndarray, Any]:
         """Return the integration state; the derived fields and the attributes."""
@@ -132,8 +137,9 @@ class MujocoAdapter(AttributeAdapter):
         Copies share the model, so none may change while the env runs.
         """
         fields: dict[str, bytes] = {}
-        for name in dir(env.model):
-            value = None if name.startswith("_") else getattr(env.model, name)
+        model, _ = self.simulator(env)
+        for name in dir(model):
+            value = None if name.startswith("_") else getattr(model, name)
             if isinstance(value, np.ndarray) and name not in self._model_fields:
                 content = value.tobytes()
                 if before is None or before.get(name) != content:
@@ -143,14 +149,16 @@ class MujocoAdapter(AttributeAdapter):
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         import mujoco
 
-        model = copy.copy(env.model) if self._model_fields else env.model
+        source_model, source = self.simulator(env)
+        model = copy.copy(source_model) if self._model_fields else source_model
         data = mujoco.MjData(model)
-        mujoco.mj_copyData(data, env.model, env.data)
+        mujoco.mj_copyData(data, source_model, source)
         return {"model": model, "data": data}
 
     def _buffers_of(self, env: Any) -> _Buffers:
-        if self._buffers is None or self._buffers.data is not env.data:
-            self._buffers = _Buffers(env.model, env.data, self._fields, self._model_fields)
+        model, data = self.simulator(env)
+        if self._buffers is None or self._buffers.data is not data:
+            self._buffers = _Buffers(model, data, self._fields, self._model_fields)
         return self._buffers
 
 

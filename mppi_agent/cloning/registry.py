@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mppi_agent.cloning.atari import AtariAdapter
 from mppi_agent.cloning.box2d import Box2DAdapter
 from mppi_agent.cloning.classic_control import ClassicControlAdapter
 from mppi_agent.cloning.deepcopy import DeepcopyAdapter
+from mppi_agent.cloning.dm_control import DmControlAdapter
 from mppi_agent.cloning.mujoco import MujocoAdapter
 from mppi_agent.cloning.robotics import RoboticsAdapter
 from mppi_agent.cloning.toy_text import ToyTextAdapter
@@ -41,7 +43,8 @@ def register_adapter(adapter: StateAdapter) -> None:
 def adapter_for(env: Any) -> StateAdapter:
     """Return the adapter for an unwrapped env.
 
-    Order: registered, user protocol, MuJoCo, classic control, toy text, replay, deepcopy.
+    The order: what users registered, an env's own `get_state()` and `set_state(state)`, the
+    families, and last a true copy of all attributes.
 
     Raises:
         NotCloneableError: If no adapter serves the env.
@@ -49,9 +52,11 @@ def adapter_for(env: Any) -> StateAdapter:
     built_in: tuple[StateAdapter, ...] = (
         UserProtocolAdapter(),
         RoboticsAdapter(),
+        DmControlAdapter(),
         MujocoAdapter(),
         ClassicControlAdapter(),
         ToyTextAdapter(),
+        AtariAdapter(),
         Box2DAdapter(),
         DeepcopyAdapter(),
     )
