@@ -273,7 +273,7 @@ def _original_run(cloneable: Cloneable, steps: int, seed: int) -> list[_Event]:
     rng = np.random.default_rng(seed)
     space = copy.deepcopy(cloneable.action_space)
     space.seed(seed)
-    stride = -(-steps // _NUM_SNAPSHOTS)
+    stride = -(-steps // max(_NUM_SNAPSHOTS, steps // _REPLAY_STEPS))
     cloneable.reset(seed=seed)
     events: list[_Event] = []
     action = space.sample()
