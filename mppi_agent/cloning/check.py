@@ -147,7 +147,7 @@ def check_clones(
         which backend would simulate the env, and how fast.
 
     Raises:
-        ValueError: If `steps` < 2 or `tolerance` < 0.
+        ValueError: If `steps` < 2 or `tolerance` < 0, or if the env's own step raises.
     """
     if steps < 2:
         raise ValueError(f"steps must be >= 2, got {steps}")
@@ -286,7 +286,13 @@ def _original_run(cloneable: Cloneable, steps: int, seed: int) -> list[_Event]:
         state_or_none = cloneable.snapshot() if step % stride == 0 else None
         if rng.random() < 0.5:  # held actions reach contacts and limits that noise does not
             action = _random_action(space, rng)
-        outcome = _call(cloneable, action)
+        try:
+            outcome = _call(cloneable, action)
+        except Exception as error:
+            raise ValueError(
+                f"{_name_of(cloneable)} failed by itself, before anything was restored: step "
+                f"{step + 1} with action {action} raised {type(error).__name__}: {error}"
+            ) from error
         events.append(_Event(action, outcome, state_or_none))
         must_reset = bool(outcome["terminated"] or outcome["truncated"])
     return events
