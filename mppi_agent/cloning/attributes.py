@@ -107,12 +107,10 @@ class AttributeCapture:
         if len(self.owner.__dict__) != self._size:
             self._plan()
         try:
-            values, copies = self._read()
+            return self._read()
         except (_NotPlainError, KeyError):
             self._plan()
-            values, copies = self._read()
-        blob = self._pickle_objects() if self._layout.objects else None
-        return CapturedAttributes(self._layout, values, copies, blob)
+            return self._read()
 
     def apply(self, captured: CapturedAttributes) -> None:
         """Set the attributes to what was captured, here or on an equal object."""
@@ -123,8 +121,8 @@ class AttributeCapture:
         is_same = layout is self._layout or layout == self._layout
         if is_same:
             attributes.update(zip(layout.immutable, captured.values, strict=True))
-            for name, value in zip(layout.plain, captured.copies, strict=True):
-                attributes[name] = copy_plain(value)
+            if layout.plain:
+                attributes.update(zip(layout.plain, map(copy_plain, captured.copies), strict=True))
         else:
             names = (*layout.immutable, *layout.plain)
             for name, value in zip(names, (*captured.values, *captured.copies), strict=True):
@@ -144,15 +142,18 @@ class AttributeCapture:
             self.owner.__dict__.pop(name, None)
         self._size = -1  # what is state here has changed: plan anew
 
-    def _read(self) -> tuple[tuple[Any, ...], list[Any]]:
-        attributes = self.owner.__dict__
+    def _read(self) -> CapturedAttributes:
+        attributes, layout = self.owner.__dict__, self._layout
         values = self._get_immutable(attributes)
         if not _IMMUTABLE.issuperset(map(type, values)):
             raise _NotPlainError
         others = self._kinds_of_others
         if others and others != tuple(map(type, self._get_others(attributes))):
             raise _NotPlainError
-        return values, [copy_plain(attributes[name]) for name in self._layout.plain]
+        plain = layout.plain
+        copies = [copy_plain(attributes[name]) for name in plain] if plain else []
+        blob = self._pickle_objects() if layout.objects else None
+        return CapturedAttributes(layout, values, copies, blob)
 
     def _plan(self) -> None:
         attributes = self.owner.__dict__
@@ -197,10 +198,10 @@ class AttributeCapture:
 def copy_plain(value: Any) -> Any:
     """Copy numbers, strings, arrays and builtin containers of them, all the way down."""
     kind = type(value)
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return value.copy("K")
     if kind in _IMMUTABLE:
         return value
-    if kind is np.ndarray and not value.dtype.hasobject:
-        return value.copy(order="K")
     if kind is list:
         return [copy_plain(item) for item in value]
     if kind is tuple:

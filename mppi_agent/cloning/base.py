@@ -28,8 +28,8 @@ _NEVER_STATE = frozenset(
 )
 
 
-# Attributes of the env and of its inner parts, and the states of the generators of those.
-_CapturedParts = tuple[list[CapturedAttributes], list[Any]]
+# Attributes of the env; those of each inner part, with the state of its generator.
+_CapturedParts = tuple[CapturedAttributes, list[tuple[CapturedAttributes, Any]]]
 
 
 class AttributeAdapter:
@@ -99,20 +99,21 @@ class AttributeAdapter:
         return {}
 
     def _capture_attributes(self, env: Any) -> _CapturedParts:
-        captures = self._captures_of(env)
-        attributes = [capture.capture() for capture in captures]
-        return attributes, [self._generator_of(capture.owner) for capture in captures[1:]]
+        outer, *inner = self._captures_of(env)
+        if not inner:
+            return outer.capture(), []
+        parts = [(part.capture(), self._generator_of(part.owner)) for part in inner]
+        return outer.capture(), parts
 
     def _apply_attributes(self, env: Any, captured: _CapturedParts) -> None:
-        attributes, generators = captured
-        captures = self._captures_of(env)
-        for capture, values in zip(captures, attributes, strict=True):
-            capture.apply(values)
-        for capture, state in zip(captures[1:], generators, strict=True):
-            inner = capture.owner.__dict__
-            if state is not None:
-                rng = inner.get(self.inner_generator)
-                inner[self.inner_generator] = apply_generator(rng, state)
+        outer, *inner = self._captures_of(env)
+        outer.apply(captured[0])
+        for part, (values, generator) in zip(inner, captured[1], strict=True):
+            part.apply(values)
+            if generator is not None:
+                attributes = part.owner.__dict__
+                rng = attributes.get(self.inner_generator)
+                attributes[self.inner_generator] = apply_generator(rng, generator)
 
     def _captures_of(self, env: Any) -> list[AttributeCapture]:
         captures = self._captures
@@ -155,15 +156,18 @@ def apply_generator(rng: Any, state: Any) -> Any:
     """Return a generator in `state`: `rng` itself where its kind allows."""
     if state is None:
         return None
-    kind = state["bit_generator"]
-    if isinstance(rng, np.random.Generator) and type(rng.bit_generator).__name__ == kind:
-        rng.bit_generator.state = state
-        return rng
+    if isinstance(rng, np.random.Generator):
+        try:
+            rng.bit_generator.state = state
+        except ValueError:  # it is of another kind
+            pass
+        else:
+            return rng
     if "gauss" in state and "has_gauss" in state:
-        target = rng if rng is not None else np.random.RandomState()
+        target = rng if isinstance(rng, np.random.RandomState) else np.random.RandomState()
         target.set_state(state)
         return target
-    bits = getattr(np.random, kind)()
+    bits = getattr(np.random, state["bit_generator"])()
     bits.state = state
     return np.random.Generator(bits)
 

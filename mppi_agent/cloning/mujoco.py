@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -180,9 +181,11 @@ class _Buffers:
         self._size = mujoco.mj_stateSize(model, self._signature)
         self._views = _runs([getattr(data, name) for name in fields if hasattr(data, name)])
         self._views += [getattr(model, name).reshape(-1) for name in model_fields]
-        stops = np.cumsum([view.size for view in self._views], dtype=int).tolist()
-        self._parts = list(zip(self._views, [0, *stops][: len(stops)], stops, strict=True))
-        self._derived_size = stops[-1] if stops else 0
+        ends = np.cumsum([0, *(view.size for view in self._views)]).tolist()
+        self._parts = [
+            (view, slice(*span)) for view, span in zip(self._views, pairwise(ends), strict=True)
+        ]
+        self._derived_size = ends[-1]
         self._version = mujoco.__version__
         warning = mujoco.mjtWarning
         first, last = int(warning.mjWARN_BADQPOS), int(warning.mjWARN_BADQACC)
@@ -206,8 +209,8 @@ class _Buffers:
                 f"{self._size} + {self._derived_size}: it was captured from another MuJoCo model"
             )
         self._set(self.model, self.data, physics, self._signature)
-        for view, start, stop in self._parts:
-            view[:] = derived[start:stop]
+        for view, part in self._parts:
+            view[:] = derived[part]
         self.bad_numbers.fill(0)
 
 
