@@ -227,7 +227,7 @@ def _runs(fields: list[np.ndarray]) -> list[np.ndarray]:
         else:
             spans.append([start, start + num_bytes])
     return [
-        np.frombuffer((ctypes.c_double * ((stop - start) // 8)).from_address(start))
+        np.ctypeslib.as_array((ctypes.c_double * ((stop - start) // 8)).from_address(start))
         for start, stop in spans
     ]
 
