@@ -202,10 +202,12 @@ def copy_plain(value: Any) -> Any:
         return value.copy("K")
     if kind in _IMMUTABLE:
         return value
+    if kind is tuple:
+        if _IMMUTABLE.issuperset(map(type, value)):
+            return value
+        return tuple([copy_plain(item) for item in value])
     if kind is list:
         return [copy_plain(item) for item in value]
-    if kind is tuple:
-        return tuple([copy_plain(item) for item in value])
     if kind is dict:
         return {copy_plain(key): copy_plain(item) for key, item in value.items()}
     if kind is deque:
