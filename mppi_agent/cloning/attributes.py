@@ -24,7 +24,7 @@ from mppi_agent.cloning.errors import NotCloneableError
 __all__ = ["AttributeCapture", "CapturedAttributes", "copy_instances", "copy_plain"]
 
 _IMMUTABLE = frozenset(
-    {int, float, bool, complex, str, bytes, type(None), range}
+    {int, float, bool, complex, str, bytes, type(None), range, np.str_, np.bytes_}
     | {np.dtype(code).type for code in "?bhilqBHILQefdFD"}
 )
 _NOT_STATE = (

@@ -82,7 +82,12 @@ class DmControlAdapter(MujocoAdapter):
         """Return a private copy that never renders and reports divergence without raising."""
         copy = super().copy_env(env)
         copy.__dict__["_ezpickle_args"] = (copy._env, None, None)
+        copy.__dict__.pop("viewer", None)
         return copy
+
+    def recipe(self, env: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return function and arguments that make such a copy in another process."""
+        return _rebuild, (type(env), dict(env.__dict__), env._env.physics.legacy_step)
 
     def apply(self, env: Any, physics: np.ndarray, extras: Any) -> None:
         """Put a captured state back, and the simulator in the middle of its step."""
@@ -93,10 +98,22 @@ class DmControlAdapter(MujocoAdapter):
 
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         source = env._env.physics
-        physics = source.copy()
-        physics.legacy_step = source.legacy_step
-        physics._warnings_cause_exception = False
+        physics = _set_up(source.copy(), source.legacy_step)
         return {"physics": physics, "model": physics.model.ptr, "data": physics.data.ptr}
+
+
+def _set_up(physics: Any, legacy_step: bool) -> Any:
+    """Set what copying and pickling of dm_control's physics leave out."""
+    physics.legacy_step = legacy_step
+    physics._warnings_cause_exception = False  # planning finds diverged samples by itself
+    return physics
+
+
+def _rebuild(kind: type, attributes: dict[str, Any], legacy_step: bool) -> Any:
+    env: Any = object.__new__(kind)
+    env.__dict__.update(attributes)
+    _set_up(env._env.physics, legacy_step)
+    return env
 
 
 def _is_class(env: Any, module: str, name: str) -> bool:

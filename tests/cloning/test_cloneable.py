@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
+import threading
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from gymnasium.utils import EzPickle
 
 from mppi_agent.cloning import (
     Cloneable,
+    MujocoAdapter,
     NotCloneableError,
     find_cloneable,
     pack,
@@ -203,6 +205,32 @@ def test_misuse_is_refused_with_the_cure():
     hopper.reset(seed=0)
     with pytest.raises(ValueError, match=r"captured from .*HopperEnv, this env is .*AntEnv"):
         ant.restore(hopper.snapshot())
+
+
+class Locked(HopperEnv):
+    """Holds a lock, which can be neither copied nor pickled."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        super().__init__()
+
+
+class LockedAdapter(MujocoAdapter):
+    exclude = MujocoAdapter.exclude | {"lock"}
+
+
+def test_member_that_cannot_be_pickled_is_named_and_can_be_excluded():
+    env = Cloneable(Locked())
+    env.reset(seed=0)
+    with pytest.raises(NotCloneableError, match=r"'lock' \(lock\)"):
+        env.snapshot()
+    excluded = Cloneable(Locked(), LockedAdapter())
+    assert excluded.private_copy().unwrapped.lock is excluded.unwrapped.lock
+    excluded.reset(seed=0)
+    state = excluded.snapshot()
+    expected = act(excluded, sample_actions(excluded, 3))
+    excluded.restore(state)
+    np.testing.assert_equal(act(excluded, sample_actions(excluded, 3)), expected)
 
 
 class Watching(HopperEnv):

@@ -13,8 +13,15 @@ from clone_law import act, assert_law, sample_actions
 from gymnasium import wrappers
 from gymnasium.utils import EzPickle
 
-from mppi_agent.cloning import Cloneable, NotCloneableError, Verdict, check_clones
-from mppi_agent.cloning.replay import ReplayAdapter
+from mppi_agent.cloning import (
+    Cloneable,
+    NotCloneableError,
+    ReplayAdapter,
+    Verdict,
+    check_clones,
+    pack,
+    unpack,
+)
 
 CLASSIC = ["Pendulum-v1", "MountainCarContinuous-v0", "MountainCar-v0", "CartPole-v1", "Acrobot-v1"]
 TOY = ["Blackjack-v1", "CliffWalking-v1", "CliffWalkingSlippery-v1", "FrozenLake-v1", "Taxi-v4"]
@@ -174,6 +181,18 @@ def test_dm_control_suite_obeys_the_law(name):
 @pytest.mark.parametrize("name", SUITE + MORE_SUITE)
 def test_a_thousand_steps_of_the_suite_are_repeated_bit_for_bit(name):
     assert check_clones(make_suite_env(name), steps=1000).exact
+
+
+def test_diverged_copies_of_the_suite_say_so_where_the_env_itself_raises():
+    env = Cloneable(make_suite_env("cheetah-run"))
+    env.reset(seed=0)
+    for twin in (env.private_copy(), unpack(pack(env))):
+        twin.unwrapped._env.physics.data.qvel[:] = 1e12
+        assert not twin.has_diverged()
+        twin.step(env.action_space.high)
+        assert twin.has_diverged()
+        twin.restore(env.snapshot())
+        assert not twin.has_diverged()
 
 
 def test_composer_envs_are_refused_and_replay_serves_them():
