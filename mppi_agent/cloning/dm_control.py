@@ -91,10 +91,8 @@ class DmControlAdapter(MujocoAdapter):
 
     def apply(self, env: Any, physics: np.ndarray, extras: Any) -> None:
         """Put a captured state back, and the simulator in the middle of its step."""
-        import mujoco
-
         super().apply(env, physics, extras)
-        mujoco.mj_step1(*self.simulator(env))
+        self.begin_step(env)
 
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         source = env._env.physics

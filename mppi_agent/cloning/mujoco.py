@@ -128,6 +128,12 @@ class MujocoAdapter(AttributeAdapter):
         self._buffers_of(env).write(physics, derived, version)
         self._apply_attributes(env, attributes)
 
+    def begin_step(self, env: Any) -> None:
+        """Compute all that follows from positions and velocities, as a step does first."""
+        import mujoco
+
+        mujoco.mj_step1(*self.simulator(env))
+
     def has_diverged(self, env: Any) -> bool:
         """Say whether MuJoCo met bad numbers since the last restore and reset itself."""
         return bool(self._buffers_of(env).bad_numbers.any())

@@ -114,6 +114,17 @@ def test_planning_is_refused_without_and_warned_of_with_the_override():
         require_cloneable(Cloneable(Rounding()))
 
 
+@pytest.mark.slow
+def test_override_reaches_training():
+    from mppi_agent import MPPIGPS
+
+    env = gym.wrappers.TimeLimit(Swaying(), 50)
+    with pytest.raises(NotCloneableError, match="allow_inexact=True"):
+        MPPIGPS("MlpPolicy", Cloneable(env), device="cpu").learn(64)
+    with pytest.warns(UserWarning, match="planning with inexact clones of Swaying"):
+        MPPIGPS("MlpPolicy", Cloneable(env, allow_inexact=True), device="cpu").learn(64)
+
+
 class Swaying(Rounding):
     """Restores its place far off."""
 
