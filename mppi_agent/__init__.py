@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mppi_agent.cloning import Cloneable, check_cloneable
+    from mppi_agent.cloning import Cloneable
+    from mppi_agent.dynamics.check import check_cloneable
     from mppi_agent.expert import MPPIAgent
     from mppi_agent.gps import MPPIGPS
     from mppi_agent.planning import MPPIConfig
@@ -31,7 +32,7 @@ _MODULE_OF = {
     "Cloneable": "mppi_agent.cloning",
     "MPPIAgent": "mppi_agent.expert",
     "MPPIConfig": "mppi_agent.planning",
-    "check_cloneable": "mppi_agent.cloning",
+    "check_cloneable": "mppi_agent.dynamics.check",
 }
 
 

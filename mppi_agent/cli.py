@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -141,17 +142,22 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from mppi_agent.cloning import check_cloneable
+    from mppi_agent.dynamics.check import check_cloneable
 
     env = make_env(options.env)
     try:
-        report = check_cloneable(env)
+        with contextlib.redirect_stdout(sys.stderr):  # the env may print
+            report = check_cloneable(env, seed=options.seed)
     finally:
         env.close()
     result = {
         "env": options.env,
+        "verdict": report.verdict,
         "exact": report.exact,
+        "adapter": report.adapter,
         "backend": report.backend,
+        "steps_per_second": report.steps_per_second,
+        "reason": report.reason,
         "mismatches": [str(mismatch) for mismatch in report.mismatches],
     }
     _print_result(options, result, str(report))

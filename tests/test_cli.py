@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from mppi_agent.cli import main
 
@@ -81,8 +82,21 @@ def test_check_reports_an_exactly_cloneable_env(capsys):
     assert main(["check", "Pendulum-v1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["exact"] is True and result["mismatches"] == []
+    assert result["verdict"] == "bit-exact" and result["steps_per_second"] > 0
     assert main(["check", "Pendulum-v1"]) == 0
     assert result["backend"] in capsys.readouterr().out
+
+
+def test_check_prints_one_json_object_for_an_env_that_prints(capsys, monkeypatch):
+    def step(self, action):
+        print("hello from the env")
+        return original(self, action)
+
+    original = PendulumEnv.step
+    monkeypatch.setattr(PendulumEnv, "step", step)
+    assert main(["check", "Pendulum-v1", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["exact"] and "hello from the env" in captured.err
 
 
 def test_plan_prints_return_time_and_effective_sample_size(capsys):

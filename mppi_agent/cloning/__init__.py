@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from mppi_agent.cloning.check import CloneReport, Mismatch, check_cloneable, require_cloneable
+from mppi_agent.cloning.base import AttributeAdapter
+from mppi_agent.cloning.check import CloneReport, Mismatch, Verdict, check_clones, require_cloneable
 from mppi_agent.cloning.cloneable import Cloneable, find_cloneable, pack, unpack
 from mppi_agent.cloning.errors import NotCloneableError
 from mppi_agent.cloning.mujoco import MujocoAdapter
 from mppi_agent.cloning.registry import adapter_for, register_adapter
+from mppi_agent.cloning.replay import ReplayAdapter
 
 __all__ = [
+    "AttributeAdapter",
     "CloneReport",
     "Cloneable",
     "Mismatch",
     "MujocoAdapter",
     "NotCloneableError",
+    "ReplayAdapter",
+    "Verdict",
     "adapter_for",
-    "check_cloneable",
+    "check_clones",
     "find_cloneable",
     "pack",
     "register_adapter",

@@ -8,6 +8,7 @@ objects survive. Spaces, specs, functions and renderers are not state.
 from __future__ import annotations
 
 import logging
+import operator
 import types
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,10 +21,10 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mppi_agent.cloning import exact_pickle
 from mppi_agent.cloning.errors import NotCloneableError
 
-__all__ = ["AttributeCapture", "CapturedAttributes", "copy_instance", "copy_plain"]
+__all__ = ["AttributeCapture", "CapturedAttributes", "copy_instances", "copy_plain"]
 
 _IMMUTABLE = frozenset(
-    {int, float, bool, complex, str, bytes, type(None), range}
+    {int, float, bool, complex, str, bytes, type(None), range, np.str_, np.bytes_}
     | {np.dtype(code).type for code in "?bhilqBHILQefdFD"}
 )
 _NOT_STATE = (
@@ -39,28 +40,36 @@ _NOT_STATE = (
 )
 
 
+class _Layout(NamedTuple):
+    """Sort the attribute names of one object by how they are captured."""
+
+    immutable: tuple[str, ...]
+    plain: tuple[str, ...]
+    objects: tuple[str, ...]
+    others: tuple[str, ...]
+
+
 class CapturedAttributes(NamedTuple):
     """Hold the attributes of one object; never modified.
 
     Attributes:
-        names: Attributes copied directly.
-        values: Their values, private to this record.
-        object_names: Attributes that went into `blob`.
-        blob: Exact pickle of a dict of those; None without any.
-        other_names: Attributes that are not state.
+        layout: Which attribute was captured how; `layout.others` are not state.
+        values: Values of `layout.immutable`.
+        copies: Values of `layout.plain`, private to this record.
+        blob: Exact pickle of a dict of `layout.objects`; None without any.
     """
 
-    names: tuple[str, ...]
-    values: list[Any]
-    object_names: tuple[str, ...]
+    layout: _Layout
+    values: tuple[Any, ...]
+    copies: list[Any]
     blob: bytes | None
-    other_names: tuple[str, ...]
 
 
 class AttributeCapture:
     """Capture and apply the mutable attributes of one object, fast when repeated.
 
-    Which attributes are state is worked out once and again whenever their number changes.
+    Which attributes are state is worked out once, and again whenever their number or the kind of
+    one of them changes.
     """
 
     def __init__(
@@ -84,9 +93,10 @@ class AttributeCapture:
         self._shared = shared
         self._scalars_only = scalars_only
         self._size = -1
-        self._names: tuple[str, ...] = ()
-        self._object_names: tuple[str, ...] = ()
-        self._other_names: tuple[str, ...] = ()
+        self._layout = _Layout((), (), (), ())
+        self._get_immutable = _getter(())
+        self._get_others = _getter(())
+        self._kinds_of_others: tuple[type, ...] = ()
 
     def capture(self) -> CapturedAttributes:
         """Return the attributes as they are now.
@@ -94,77 +104,88 @@ class AttributeCapture:
         Raises:
             NotCloneableError: If an attribute can be neither copied nor pickled.
         """
-        attributes = self.owner.__dict__
-        if len(attributes) != self._size:
+        if len(self.owner.__dict__) != self._size:
             self._plan()
         try:
-            values = self._plain_values()
+            return self._read()
         except (_NotPlainError, KeyError):
             self._plan()
-            values = self._plain_values()
-        blob = self._pickle_objects() if self._object_names else None
-        return CapturedAttributes(self._names, values, self._object_names, blob, self._other_names)
+            return self._read()
 
     def apply(self, captured: CapturedAttributes) -> None:
         """Set the attributes to what was captured, here or on an equal object."""
         attributes = self.owner.__dict__
         if len(attributes) != self._size:
             self._plan()
-        same = captured.names == self._names and captured.object_names == self._object_names
-        for name, value in zip(captured.names, captured.values, strict=True):
-            # What is not state here stays: a copy's missing renderer must not reach the original.
-            if same or name not in self._other_names:
-                attributes[name] = value if type(value) in _IMMUTABLE else copy_plain(value)
+        layout = captured.layout
+        is_same = layout is self._layout or layout == self._layout
+        if is_same:
+            attributes.update(zip(layout.immutable, captured.values, strict=True))
+            if layout.plain:
+                attributes.update(zip(layout.plain, map(copy_plain, captured.copies), strict=True))
+        else:
+            names = (*layout.immutable, *layout.plain)
+            for name, value in zip(names, (*captured.values, *captured.copies), strict=True):
+                # What is not state here stays: a copy's missing renderer must not come back.
+                if name not in self._layout.others:
+                    attributes[name] = copy_plain(value)
         if captured.blob is not None:
             attributes.update(exact_pickle.loads(captured.blob, self._shared()))
-        if not same:
-            self._remove_newer(captured)
+        if not is_same:
+            self._remove_newer(layout)
 
-    def _remove_newer(self, captured: CapturedAttributes) -> None:
+    def _remove_newer(self, captured: _Layout) -> None:
         """Drop attributes that did not exist at capture: hasattr() may steer a step."""
-        born_since = {*self._names, *self._object_names}.difference(
-            captured.names, captured.object_names, captured.other_names
-        )
-        for name in born_since:
+        known = {name for names in captured for name in names}
+        own = self._layout
+        for name in {*own.immutable, *own.plain, *own.objects} - known:
             self.owner.__dict__.pop(name, None)
         self._size = -1  # what is state here has changed: plan anew
 
-    def _plain_values(self) -> list[Any]:
-        attributes = self.owner.__dict__
-        return [
-            value if type(value := attributes[name]) in _IMMUTABLE else copy_plain(value)
-            for name in self._names
-        ]
+    def _read(self) -> CapturedAttributes:
+        attributes, layout = self.owner.__dict__, self._layout
+        values = self._get_immutable(attributes)
+        if not _IMMUTABLE.issuperset(map(type, values)):
+            raise _NotPlainError
+        others = self._kinds_of_others
+        if others and others != tuple(map(type, self._get_others(attributes))):
+            raise _NotPlainError
+        plain = layout.plain
+        copies = [copy_plain(attributes[name]) for name in plain] if plain else []
+        blob = self._pickle_objects() if layout.objects else None
+        return CapturedAttributes(layout, values, copies, blob)
 
     def _plan(self) -> None:
         attributes = self.owner.__dict__
         shared_ids = {id(obj) for obj in self._shared().values()}
-        plain, objects, others = [], [], []
+        immutable, plain, objects, others = [], [], [], []
         for name, value in attributes.items():
             if name in self._exclude:
                 others.append(name)
             elif type(value) in _IMMUTABLE:
-                plain.append(name)
+                immutable.append(name)
             elif self._scalars_only or _is_not_state(value, shared_ids):
                 others.append(name)
             elif _is_plain(value):
                 plain.append(name)
             else:
                 objects.append(name)
-        self._names, self._object_names = tuple(plain), tuple(objects)
-        self._other_names = tuple(others)
+        self._layout = _Layout(tuple(immutable), tuple(plain), tuple(objects), tuple(others))
+        self._get_immutable = _getter(self._layout.immutable)
+        self._get_others = _getter(tuple(n for n in others if n not in self._exclude))
+        self._kinds_of_others = tuple(map(type, self._get_others(attributes)))
         self._size = len(attributes)
 
     def _pickle_objects(self) -> bytes:
         attributes = self.owner.__dict__
         shared = self._shared()
         try:
-            return exact_pickle.dumps({n: attributes[n] for n in self._object_names}, shared)
+            return exact_pickle.dumps({n: attributes[n] for n in self._layout.objects}, shared)
         except Exception as error:
             raise self._explain(shared, error) from error
 
     def _explain(self, shared: Mapping[str, Any], error: Exception) -> NotCloneableError:
-        for name in self._object_names:
+        for name in self._layout.objects:
             value = self.owner.__dict__[name]
             try:
                 exact_pickle.dumps(value, shared)
@@ -177,14 +198,16 @@ class AttributeCapture:
 def copy_plain(value: Any) -> Any:
     """Copy numbers, strings, arrays and builtin containers of them, all the way down."""
     kind = type(value)
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return value.copy("K")
     if kind in _IMMUTABLE:
         return value
-    if kind is np.ndarray and value.dtype != object:
-        return value.copy(order="K")
+    if kind is tuple:
+        if _IMMUTABLE.issuperset(map(type, value)):
+            return value
+        return tuple([copy_plain(item) for item in value])
     if kind is list:
         return [copy_plain(item) for item in value]
-    if kind is tuple:
-        return tuple([copy_plain(item) for item in value])
     if kind is dict:
         return {copy_plain(key): copy_plain(item) for key, item in value.items()}
     if kind is deque:
@@ -194,42 +217,47 @@ def copy_plain(value: Any) -> Any:
     raise _NotPlainError(kind.__name__)
 
 
-def copy_instance(
-    source: Any,
+def copy_instances(
+    sources: Mapping[str, Any],
     exclude: frozenset[str],
     shared_source: Mapping[str, Any],
     shared_target: dict[str, Any],
-    key: str,
-) -> Any:
-    """Return a new object of the same class with its own copy of all state.
+) -> None:
+    """Add new objects of the same classes, each with its own copy of all state.
 
-    The constructor does not run. References to objects in `shared_source`, also from bound methods
+    The constructors do not run. References to objects in `shared_source`, also from bound methods
     and closures, point to the object of the same name in `shared_target` afterwards.
 
     Args:
-        source: Object to copy.
+        sources: Objects to copy, by their names in `shared_source`; they may point to each other.
         exclude: Names of attributes that are not state; they are shared.
-        shared_source: Objects that `source` may point to, by name.
-        shared_target: Their counterparts for the copy; the copy itself is added.
-        key: Name of `source` in `shared_source`.
+        shared_source: Objects that the sources may point to, by name.
+        shared_target: Their counterparts for the copies; the copies themselves are added.
     """
-    clone = object.__new__(type(source))
-    shared_target[key] = clone
-    captured = AttributeCapture(source, exclude, lambda: shared_source).capture()
-    state_names = {*captured.names, *captured.object_names}
-    for name, value in source.__dict__.items():
-        if name not in state_names:
-            clone.__dict__[name] = _redirect(value, shared_source, shared_target)
-    AttributeCapture(clone, exclude, lambda: shared_target).apply(captured)
-    # Keep the order of attributes: two chains then capture the same tuple of names.
-    ordered = {n: clone.__dict__[n] for n in source.__dict__}
-    clone.__dict__.clear()
-    clone.__dict__.update(ordered)
-    return clone
+    for key, source in sources.items():
+        shared_target[key] = object.__new__(type(source))
+    for key, source in sources.items():
+        clone = shared_target[key]
+        captured = AttributeCapture(source, exclude, lambda: shared_source).capture()
+        for name in captured.layout.others:
+            value = _redirect(source.__dict__[name], shared_source, shared_target)
+            clone.__dict__[name] = value
+        AttributeCapture(clone, exclude, lambda: shared_target).apply(captured)
+        # Keep the order of attributes: two chains then capture the same tuple of names.
+        ordered = {name: clone.__dict__[name] for name in source.__dict__}
+        clone.__dict__.clear()
+        clone.__dict__.update(ordered)
 
 
 class _NotPlainError(Exception):
     pass
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return a fast function that looks up `names`, as a tuple at any number of them."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda attributes: tuple([attributes[name] for name in names])
 
 
 def _is_plain(value: Any) -> bool:
@@ -244,9 +272,16 @@ def _is_not_state(value: Any, shared_ids: set[int]) -> bool:
     return (
         isinstance(value, _NOT_STATE)
         or id(value) in shared_ids
-        or type(value).__module__.startswith(exact_pickle.RENDER_MODULES)
+        or _is_rendering(value)
         or exact_pickle.is_foreign_view(value)
     )
+
+
+def _is_rendering(value: Any) -> bool:
+    """Say whether a value is a window, a surface or such, or a collection of them."""
+    if type(value) in (list, tuple, dict) and value:
+        return all(map(_is_rendering, value.values() if type(value) is dict else value))
+    return type(value).__module__.startswith(exact_pickle.RENDER_MODULES)
 
 
 def _redirect(value: Any, source: Mapping[str, Any], target: Mapping[str, Any]) -> Any:
@@ -254,7 +289,7 @@ def _redirect(value: Any, source: Mapping[str, Any], target: Mapping[str, Any]) 
     names = {id(obj): name for name, obj in source.items()}
     if id(value) in names:
         return target.get(names[id(value)])
-    if type(value).__module__.startswith(exact_pickle.RENDER_MODULES):
+    if _is_rendering(value):
         return None
     if isinstance(value, types.MethodType) and id(value.__self__) in names:
         return types.MethodType(value.__func__, target[names[id(value.__self__)]])

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
+from enum import StrEnum
+from math import inf, isnan, nan
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from mppi_agent.cloning.cloneable import Cloneable, find_cloneable
-from mppi_agent.cloning.errors import NotCloneableError
+from mppi_agent.cloning.errors import CURES, NotCloneableError
 from mppi_agent.cloning.wrappers import layers_of, without_passive_wrappers
 from mppi_agent.interfaces import EnvState
 
-__all__ = ["CloneReport", "Mismatch", "check_cloneable", "require_cloneable"]
+__all__ = ["CloneReport", "Mismatch", "Verdict", "check_clones", "require_cloneable"]
 
 _NUM_SNAPSHOTS = 12
 _REPLAY_STEPS = 15
 _MAX_MISMATCHES = 20
+_TOLERANCE = 1e-6
+
+
+class Verdict(StrEnum):
+    """Say how well clones repeat what their env does."""
+
+    EXACT = "bit-exact"
+    TOLERABLE = "within tolerance"
+    IMPOSSIBLE = "impossible"
 
 
 @dataclass(frozen=True)
@@ -34,57 +43,92 @@ class Mismatch:
         quantity: What differed: observation, reward, terminated, truncated, info[...].
         step: Steps since the restore, from 1.
         amount: Largest absolute difference; NaN where there is no such number.
+        relative: `amount` / (1 + largest absolute value of the original); NaN as above.
     """
 
     where: str
     quantity: str
     step: int
-    amount: float
+    amount: float = nan
+    relative: float = nan
 
     def __str__(self) -> str:
-        return f"{self.quantity} on {self.where}, {self.step} steps after restore: {self.amount:g}"
+        said = f"{self.quantity} on {self.where}, {self.step} steps after restore"
+        return said if isnan(self.amount) else f"{said}: {self.amount:.3g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CloneReport:
-    """Hold the outcome of `check_cloneable`; `str()` is a readable table.
+    """Hold the outcome of a check; `str()` is a readable table.
 
     Attributes:
         env_name: The env that was checked.
-        backend: What captures its state.
+        adapter: What captures its state; None where nothing can.
         mismatches: Differences found, the first few; empty when exact.
+        tolerance: Largest `Mismatch.relative` that counts as tolerable.
         num_compared: Steps replayed and compared.
         num_terminated: Episode ends among the original steps, by the env itself.
-        steps_per_second: Speed of one env in one process.
+        reason: Why the env cannot be cloned, or its clones not be used; None without such a reason.
+        backend: What would simulate the env, see `mppi_agent.check_cloneable`; None if not asked.
+        steps_per_second: Env steps that the backend simulates per second; None as above.
     """
 
     env_name: str
-    backend: str
-    mismatches: tuple[Mismatch, ...]
-    num_compared: int
-    num_terminated: int
-    steps_per_second: float
+    adapter: str | None
+    mismatches: tuple[Mismatch, ...] = ()
+    tolerance: float = _TOLERANCE
+    num_compared: int = 0
+    num_terminated: int = 0
+    reason: str | None = None
+    backend: str | None = None
+    steps_per_second: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """How well clones repeat what the env does."""
+        if self.adapter is None:
+            return Verdict.IMPOSSIBLE
+        if not self.mismatches:
+            return Verdict.EXACT
+        # NaN is not within any tolerance.
+        tolerable = all(m.relative <= self.tolerance for m in self.mismatches)
+        return Verdict.TOLERABLE if tolerable else Verdict.IMPOSSIBLE
 
     @property
     def exact(self) -> bool:
         """Whether every replay agreed bit for bit."""
-        return not self.mismatches
+        return self.verdict is Verdict.EXACT
+
+    @property
+    def worst(self) -> Mismatch | None:
+        """The mismatch of the largest relative amount; None when exact."""
+        return max(
+            self.mismatches, key=lambda m: inf if isnan(m.relative) else m.relative, default=None
+        )
 
     def __str__(self) -> str:
-        rows = [
-            ("env", self.env_name),
-            ("backend", self.backend),
-            ("exact", "yes" if self.exact else "NO"),
-            ("compared", f"{self.num_compared} steps"),
-            ("ends crossed", str(self.num_terminated)),
-            ("speed", f"{self.steps_per_second:,.0f} steps/s"),
-        ]
-        rows += [("mismatch", str(mismatch)) for mismatch in self.mismatches]
-        return "\n".join(f"{name:<13} {value}" for name, value in rows)
+        rows = [("env", self.env_name), ("cloning", str(self.verdict))]
+        if self.adapter is not None:
+            rows += [
+                ("adapter", self.adapter),
+                ("compared", f"{self.num_compared} steps, {self.num_terminated} ends crossed"),
+            ]
+        if self.worst is not None:
+            rows += [("worst", str(self.worst))]
+            rows += [("mismatch", str(m)) for m in self.mismatches if m is not self.worst]
+        if self.backend is not None:
+            rows += [("backend", self.backend), ("speed", f"{self.steps_per_second:,.0f} steps/s")]
+        if self.reason is not None:
+            rows += [("reason", self.reason)]
+        if self.verdict is not Verdict.EXACT:
+            rows += [("cure", cure) for cure in CURES]
+            if self.adapter is not None:
+                rows += [("override", "Cloneable(env, allow_inexact=True) plans all the same")]
+        return "\n".join(f"{name:<10} {value}" for name, value in rows)
 
 
-def check_cloneable(
-    env: gym.Env | str, steps: int = 200, seed: int = 0, backend: str | None = None
+def check_clones(
+    env: gym.Env | str, steps: int = 200, seed: int = 0, tolerance: float = _TOLERANCE
 ) -> CloneReport:
     """Act, snapshot, restore and replay; compare every number that the env returns.
 
@@ -96,38 +140,52 @@ def check_cloneable(
         env: An env, wrapped in Cloneable or not, or an id for `gym.make`.
         steps: Steps of the original run, >= 2.
         seed: Of resets and actions.
-        backend: Name to report; None: the adapter's.
+        tolerance: Largest relative difference that counts as tolerable, >= 0.
+
+    Returns:
+        The report, also for an env that no adapter can serve. `mppi_agent.check_cloneable` adds
+        which backend would simulate the env, and how fast.
 
     Raises:
-        ValueError: If `steps` < 2.
-        NotCloneableError: If no adapter serves the env.
+        ValueError: If `steps` < 2 or `tolerance` < 0, or if the env's own step raises.
     """
     if steps < 2:
         raise ValueError(f"steps must be >= 2, got {steps}")
+    if tolerance < 0:
+        raise ValueError(f"tolerance must be >= 0, got {tolerance}")
     if isinstance(env, str):
         made = gym.make(env)
         try:
-            return check_cloneable(made, steps, seed, backend)
+            return check_clones(made, steps, seed, tolerance)
         finally:
             made.close()
-    cloneable = _as_cloneable(env)
-    with warnings.catch_warnings(), cloneable.left_as_found():
-        warnings.simplefilter("ignore")
-        with without_passive_wrappers(cloneable):
-            return _check(cloneable, steps, seed, backend)
+    try:
+        cloneable = as_cloneable(env)
+        with warnings.catch_warnings(), cloneable.left_as_found():
+            warnings.simplefilter("ignore")
+            with without_passive_wrappers(cloneable):
+                return _check(cloneable, steps, seed, tolerance)
+    except NotCloneableError as error:
+        return CloneReport(env_name=_name_of(env), adapter=None, reason=error.reason)
 
 
 def require_cloneable(cloneable: Cloneable, steps: int = 20) -> CloneReport:
-    """Run a short `check_cloneable` and refuse an env that fails it.
+    """Run a short check and refuse an env that fails it.
+
+    An env whose clones repeat it within tolerance, or that was wrapped as
+    `Cloneable(env, allow_inexact=True)`, passes with a warning.
 
     Raises:
         NotCloneableError: If a replay differed; the message holds the report.
     """
-    report = check_cloneable(cloneable, steps)
-    if not report.exact:
-        raise NotCloneableError.for_env(
-            cloneable.unwrapped, f"a restored copy does not repeat what the env did.\n{report}"
-        )
+    report = check_clones(cloneable, steps)
+    if report.exact:
+        return report
+    said = f"a restored copy does not repeat what the env did.\n{report}"
+    if report.verdict is Verdict.IMPOSSIBLE and not cloneable.allow_inexact:
+        raise NotCloneableError.for_env(cloneable.unwrapped, said)
+    name = type(cloneable.unwrapped).__name__
+    warnings.warn(f"planning with inexact clones of {name}: {said}", stacklevel=2)
     return report
 
 
@@ -140,11 +198,11 @@ class _Event:
     before: EnvState | None
 
 
-def _check(cloneable: Cloneable, steps: int, seed: int, backend: str | None) -> CloneReport:
+def _check(cloneable: Cloneable, steps: int, seed: int, tolerance: float) -> CloneReport:
     model = _shared_fields(cloneable, None)
-    events, seconds = _original_run(cloneable, steps, seed)
+    events = _original_run(cloneable, steps, seed)
     mismatches = [
-        Mismatch("env itself", f"shared model.{name} (see MujocoAdapter(model_fields=...))", 1, nan)
+        Mismatch("env itself", f"shared model.{name} (see MujocoAdapter(model_fields=...))", 1)
         for name in _shared_fields(cloneable, model)
     ]
     twin = cloneable.private_copy()
@@ -154,29 +212,55 @@ def _check(cloneable: Cloneable, steps: int, seed: int, backend: str | None) -> 
     pairs = zip(rng.permutation(starts), rng.permutation(starts), strict=True)
     compared = 0
     for own, others in pairs:
-        replays = [("env itself", cloneable, own), ("private copy", twin, others)]
-        for _, env, start in replays:
-            state = events[start].before
-            assert state is not None
-            env.restore(state)
-        for offset in range(_REPLAY_STEPS):
-            for where, env, start in replays:
-                if start + offset < len(events):
-                    event = events[start + offset]
-                    outcome = _call(env, event.action)
-                    mismatches += _compare(event.outcome, outcome, where, offset + 1)
-                    compared += 1
+        replays = [
+            _Replay("env itself", cloneable, events[own:][:_REPLAY_STEPS]),
+            _Replay("private copy", twin, events[others:][:_REPLAY_STEPS]),
+        ]
+        for replay in replays:
+            replay.restore()
+        for _ in range(_REPLAY_STEPS):
+            for replay in replays:
+                mismatches += replay.advance()
+        compared += sum(replay.num_compared for replay in replays)
         if len(mismatches) >= _MAX_MISMATCHES:
             break
-    spec = cloneable.unwrapped.spec
+    twin.close()
     return CloneReport(
-        env_name=spec.id if spec is not None else type(cloneable.unwrapped).__name__,
-        backend=backend or cloneable.adapter.name,
+        env_name=_name_of(cloneable),
+        adapter=cloneable.adapter.name,
         mismatches=tuple(mismatches[:_MAX_MISMATCHES]),
+        tolerance=tolerance,
         num_compared=compared,
         num_terminated=sum(bool(event.outcome.get("terminated")) for event in events),
-        steps_per_second=steps / max(seconds, 1e-9),
     )
+
+
+class _Replay:
+    """Repeat part of the original run on one env, a step at a time, and compare."""
+
+    def __init__(self, where: str, env: Cloneable, events: list[_Event]) -> None:
+        self.num_compared = 0
+        self._where, self._env, self._events = where, env, events
+
+    def restore(self) -> None:
+        state = self._events[0].before
+        assert state is not None
+        self._env.restore(state)
+
+    def advance(self) -> list[Mismatch]:
+        """Repeat one call; after a call that raised there is nothing more to compare."""
+        if self.num_compared >= len(self._events):
+            return []
+        event = self._events[self.num_compared]
+        self.num_compared += 1
+        try:
+            outcome = _call(self._env, event.action)
+        except Exception as error:
+            said = f"{type(error).__name__} from {'reset' if event.action is None else 'step'}"
+            found = Mismatch(self._where, f"{said} ({error})", self.num_compared)
+            self._events = self._events[: self.num_compared]
+            return [found]
+        return _compare(event.outcome, outcome, self._where, self.num_compared)
 
 
 def _shared_fields(cloneable: Cloneable, before: dict[str, bytes] | None) -> dict[str, bytes]:
@@ -185,14 +269,14 @@ def _shared_fields(cloneable: Cloneable, before: dict[str, bytes] | None) -> dic
     return {} if probe is None else probe(cloneable.unwrapped, before)
 
 
-def _original_run(cloneable: Cloneable, steps: int, seed: int) -> tuple[list[_Event], float]:
+def _original_run(cloneable: Cloneable, steps: int, seed: int) -> list[_Event]:
     rng = np.random.default_rng(seed)
     space = copy.deepcopy(cloneable.action_space)
     space.seed(seed)
-    stride = -(-steps // _NUM_SNAPSHOTS)
+    stride = -(-steps // max(_NUM_SNAPSHOTS, steps // _REPLAY_STEPS))
     cloneable.reset(seed=seed)
     events: list[_Event] = []
-    seconds = 0.0
+    action = space.sample()
     must_reset = False
     for step in range(steps):
         # An end may never come in a short run: one reset in the middle is certain.
@@ -200,13 +284,18 @@ def _original_run(cloneable: Cloneable, steps: int, seed: int) -> tuple[list[_Ev
             state = cloneable.snapshot()
             events.append(_Event(None, _call(cloneable, None), state))
         state_or_none = cloneable.snapshot() if step % stride == 0 else None
-        action = _random_action(space, rng)
-        start = time.perf_counter()
-        outcome = _call(cloneable, action)
-        seconds += time.perf_counter() - start
+        if rng.random() < 0.5:  # held actions reach contacts and limits that noise does not
+            action = _random_action(space, rng)
+        try:
+            outcome = _call(cloneable, action)
+        except Exception as error:
+            raise ValueError(
+                f"{_name_of(cloneable)} failed by itself, before anything was restored: step "
+                f"{step + 1} with action {action} raised {type(error).__name__}: {error}"
+            ) from error
         events.append(_Event(action, outcome, state_or_none))
         must_reset = bool(outcome["terminated"] or outcome["truncated"])
-    return events, seconds
+    return events
 
 
 def _random_action(space: gym.Space, rng: np.random.Generator) -> Any:
@@ -245,12 +334,20 @@ def _compare(expected: Any, actual: Any, where: str, step: int, name: str = "") 
     numeric = left.dtype.kind in "biufc" and right.dtype.kind in "biufc"
     if left.shape == right.shape and np.array_equal(left, right, equal_nan=numeric):
         return []
-    amount = nan
-    if numeric and left.shape == right.shape:
-        amount = float(np.max(np.abs(left.astype(np.float64) - right.astype(np.float64))))
-    return [Mismatch(where, name, step, amount)]
+    if not numeric or left.shape != right.shape:
+        return [Mismatch(where, name, step)]
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    amount = float(np.max(np.abs(left - right)))
+    scale = float(np.max(np.abs(left)))
+    return [Mismatch(where, name, step, amount, amount / (1 + scale))]
 
 
-def _as_cloneable(env: gym.Env) -> Cloneable:
+def _name_of(env: gym.Env) -> str:
+    spec = env.unwrapped.spec
+    return spec.id if spec is not None else type(env.unwrapped).__name__
+
+
+def as_cloneable(env: gym.Env) -> Cloneable:
+    """Return the Cloneable in an env, or one around it."""
     has_one = any(isinstance(layer, Cloneable) for layer in layers_of(env))
     return find_cloneable(env) if has_one else Cloneable(env)

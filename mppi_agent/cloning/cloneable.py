@@ -22,6 +22,7 @@ from mppi_agent.cloning.errors import NotCloneableError
 from mppi_agent.cloning.registry import adapter_for
 from mppi_agent.cloning.wrappers import (
     copy_wrapper,
+    has_state,
     is_passive,
     is_transparent,
     layers_of,
@@ -43,18 +44,22 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
     numbers and flags are put back, such as Monitor's `needs_reset`.
     """
 
-    def __init__(self, env: gym.Env, adapter: StateAdapter | None = None) -> None:
+    def __init__(
+        self, env: gym.Env, adapter: StateAdapter | None = None, *, allow_inexact: bool = False
+    ) -> None:
         """Wrap `env`.
 
         Args:
             env: Gymnasium env, wrapped or not; it need not have been reset.
             adapter: Captures the unwrapped env; None: the first that matches, see `adapter_for`.
+            allow_inexact: Whether to plan with this env, after a warning, even where the check at
+                start-up finds that clones do not repeat what the env does.
 
         Raises:
             ValueError: If there is a Cloneable inside already.
             NotCloneableError: If no adapter serves the env, or an attribute cannot be copied.
         """
-        gym.utils.RecordConstructorArgs.__init__(self, adapter=adapter)
+        gym.utils.RecordConstructorArgs.__init__(self, adapter=adapter, allow_inexact=allow_inexact)
         super().__init__(env)
         layers = layers_of(env)
         if any(isinstance(layer, Cloneable) for layer in layers):
@@ -64,12 +69,16 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
             )
         self._base = layers[-1]
         self._adapter = adapter if adapter is not None else adapter_for(self._base)
+        attach = getattr(self._adapter, "attach", None)
+        if attach is not None:
+            attach(self._base)
+        self._allow_inexact = allow_inexact
         self._observation: Observation | None = None
         self._num_resets = 0
-        self._wrappers = layers[:-1]
+        self._wrappers = [layer for layer in layers[:-1] if has_state(layer)]
         for wrapper in self._wrappers:
             refuse_pixels(wrapper)
-        self._keys = _name_wrappers(self._wrappers)
+        self._keys = (*_name_wrappers(self._wrappers), _name_class(self._base))
         self._captures = [self._capture_of(wrapper) for wrapper in self._wrappers]
         self._routes: dict[tuple[str, ...], list[int]] = {}
         for capture in self._captures:
@@ -79,6 +88,11 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def adapter(self) -> StateAdapter:
         """The adapter that captures the unwrapped env."""
         return self._adapter
+
+    @property
+    def allow_inexact(self) -> bool:
+        """Whether planning may go on although clones do not repeat what the env does."""
+        return self._allow_inexact
 
     @property
     def num_resets(self) -> int:
@@ -182,13 +196,13 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
         base.render_mode = None
         source, target = self._shared(), dict(shared_objects(self._adapter, base))
         chain = base
-        for wrapper, key in reversed(list(zip(self._wrappers, self._keys, strict=True))):
+        for wrapper, key in reversed(list(zip(self._wrappers, self._keys[:-1], strict=True))):
             if is_passive(wrapper):
                 continue
             clone = copy_wrapper(wrapper, key, source, target)
             clone.env = chain
             chain = clone
-        copy = Cloneable(chain, _fresh(self._adapter))
+        copy = Cloneable(chain, _fresh(self._adapter), allow_inexact=self._allow_inexact)
         if self._observation is not None:
             copy.restore(self.snapshot())
         return copy
@@ -222,11 +236,15 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
         )
 
     def _shared(self) -> dict[str, Any]:
-        named = dict(zip(self._keys, self._wrappers, strict=True))
+        named = dict(zip(self._keys[:-1], self._wrappers, strict=True))
         return {**shared_objects(self._adapter, self._base), **named}
 
     def _route(self, keys: tuple[str, ...]) -> list[int]:
         """Return where each own wrapper finds its state among `keys`; -1: nowhere, and rightly."""
+        if keys[-1] != self._keys[-1]:
+            raise ValueError(
+                f"the state was captured from {keys[-1]}, this env is {self._keys[-1]}"
+            )
         if keys not in self._routes:
             where = {key: index for index, key in enumerate(keys)}
             unmatched = {key for key in {*keys} ^ {*self._keys} if not key.startswith(_PASSIVE)}
@@ -235,7 +253,7 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
                     "the state was captured from another chain of wrappers: "
                     f"{', '.join(sorted(unmatched))} on one side only"
                 )
-            self._routes[keys] = [where.get(key, -1) for key in self._keys]
+            self._routes[keys] = [where.get(key, -1) for key in self._keys[:-1]]
         return self._routes[keys]
 
 
@@ -263,19 +281,26 @@ def pack(cloneable: Cloneable) -> bytes:
         NotCloneableError: If part of the env or its adapter cannot be pickled.
     """
     copy = cloneable.private_copy()
+    recipe = getattr(copy.adapter, "recipe", None)
     try:
-        owners = list(shared_objects(copy._adapter, copy._base).values())
-        payload = (copy.env, _fresh(cloneable.adapter), copy._observation)
-        return exact_pickle.dumps(payload, owners=owners)
+        state = None if copy._observation is None else copy.snapshot()
+        payload = (copy.env, _fresh(cloneable.adapter), cloneable.allow_inexact, state)
+        return exact_pickle.dumps(
+            payload,
+            owners=list(shared_objects(copy._adapter, copy._base).values()),
+            recipes={} if recipe is None else {id(copy._base): recipe(copy._base)},
+        )
     except Exception as error:
-        raise _not_picklable(cloneable, error) from error
+        reason = f"it cannot be sent to another process: {error}"
+        raise NotCloneableError.for_env(cloneable.unwrapped, reason) from error
 
 
 def unpack(blob: bytes) -> Cloneable:
     """Rebuild what `pack` wrote."""
-    env, adapter, observation = exact_pickle.loads(blob)
-    cloneable = Cloneable(env, adapter)
-    cloneable._observation = observation
+    env, adapter, allow_inexact, state = exact_pickle.loads(blob)
+    cloneable = Cloneable(env, adapter, allow_inexact=allow_inexact)
+    if state is not None:
+        cloneable.restore(state)
     return cloneable
 
 
@@ -295,9 +320,13 @@ def _name_wrappers(wrappers: list[Any]) -> tuple[str, ...]:
     keys: list[str] = []
     for wrapper in reversed(wrappers):
         prefix = _PASSIVE if is_passive(wrapper) else ""
-        name = f"{prefix}{type(wrapper).__module__}.{type(wrapper).__qualname__}"
+        name = prefix + _name_class(wrapper)
         keys.append(f"{name}#{sum(key.startswith(f'{name}#') for key in keys)}")
     return tuple(reversed(keys))
+
+
+def _name_class(layer: Any) -> str:
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
 
 
 def _fresh(adapter: StateAdapter) -> StateAdapter:
@@ -310,8 +339,3 @@ def _copy_observation(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {key: _copy_observation(value) for key, value in observation.items()}
     return np.array(observation)
-
-
-def _not_picklable(cloneable: Cloneable, error: Exception) -> NotCloneableError:
-    reason = f"it cannot be sent to another process: {error}"
-    return NotCloneableError.for_env(cloneable.unwrapped, reason)

@@ -36,13 +36,13 @@ class DerivedFields:
 
     def read(self, extras: Any, name: str) -> np.ndarray:
         """Return a field, flat, from the extras of a state."""
-        derived, _ = extras.base
+        derived, *_ = extras.base
         return derived[self._slices[name]]
 
     def replace(self, extras: Any, values: Mapping[str, np.ndarray]) -> Any:
         """Return the extras with other values of some fields."""
-        derived, attributes = extras.base
+        derived, *rest = extras.base
         derived = derived.copy()
         for name, value in values.items():
             derived[self._slices[name]] = value.reshape(-1)
-        return extras._replace(base=(derived, attributes))
+        return extras._replace(base=(derived, *rest))

@@ -28,7 +28,12 @@ RENDER_MODULES = (
 )
 
 
-def dumps(value: Any, shared: Mapping[str, Any] | None = None, owners: Sequence[Any] = ()) -> bytes:
+def dumps(
+    value: Any,
+    shared: Mapping[str, Any] | None = None,
+    owners: Sequence[Any] = (),
+    recipes: Mapping[int, tuple[Any, ...]] | None = None,
+) -> bytes:
     """Pickle `value` as it stands.
 
     Args:
@@ -36,11 +41,13 @@ def dumps(value: Any, shared: Mapping[str, Any] | None = None, owners: Sequence[
         shared: Objects to write by name; `loads` puts its own objects of that name there.
         owners: Simulator objects inside `value`; arrays that show their memory will show that of
             their copies. Those in `shared` need no mention.
+        recipes: Function and arguments that make an object anew, by the `id` of the object, for
+            those that cannot be pickled.
     """
     shared = shared or {}
     buffer = io.BytesIO()
     names = {id(obj): name for name, obj in shared.items()}
-    _ExactPickler(buffer, names, (*shared.values(), *owners)).dump(value)
+    _ExactPickler(buffer, names, (*shared.values(), *owners), recipes or {}).dump(value)
     return buffer.getvalue()
 
 
@@ -74,15 +81,24 @@ def field_of_view(owner: Any, view: np.ndarray) -> str | None:
 
 
 class _ExactPickler(cloudpickle.Pickler):
-    def __init__(self, file: io.BytesIO, names: dict[int, str], owners: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        names: dict[int, str],
+        owners: Sequence[Any],
+        recipes: Mapping[int, tuple[Any, ...]],
+    ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._names = names
         self._owners = owners
+        self._recipes = recipes
 
     def persistent_id(self, obj: Any) -> str | None:
         return self._names.get(id(obj))
 
     def reducer_override(self, obj: Any) -> Any:
+        if id(obj) in self._recipes:
+            return self._recipes[id(obj)]
         kind = type(obj)
         if kind.__module__.startswith(RENDER_MODULES):
             return _nothing, ()

@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,32 +18,56 @@ from mppi_agent.cloning.base import AttributeAdapter
 
 __all__ = ["DERIVED_FIELDS", "MujocoAdapter"]
 
+# In the order of MuJoCo's memory: neighbours are then copied in one go.
 DERIVED_FIELDS = (
+    "qacc",
+    "sensordata",
     "xpos",
     "xquat",
     "xmat",
     "xipos",
+    "xiquat",
+    "ximat",
+    "xanchor",
+    "xaxis",
     "geom_xpos",
+    "geom_xquat",
     "geom_xmat",
     "site_xpos",
     "site_xmat",
+    "cam_xpos",
+    "cam_xmat",
+    "light_xpos",
+    "light_xdir",
     "subtree_com",
+    "cdof",
     "cinert",
-    "cvel",
-    "cacc",
-    "cfrc_ext",
-    "qacc",
-    "qfrc_actuator",
-    "qfrc_constraint",
-    "qfrc_passive",
-    "qfrc_bias",
-    "actuator_length",
-    "actuator_velocity",
-    "actuator_force",
     "ten_length",
+    "actuator_length",
     "ten_velocity",
-    "sensordata",
+    "actuator_velocity",
+    "cvel",
+    "cdof_dot",
+    "qfrc_bias",
+    "qfrc_spring",
+    "qfrc_damper",
+    "qfrc_gravcomp",
+    "qfrc_fluid",
+    "qfrc_adhesion",
+    "qfrc_passive",
+    "subtree_linvel",
+    "subtree_angmom",
+    "actuator_force",
+    "qfrc_actuator",
+    "qfrc_smooth",
+    "qacc_smooth",
+    "qfrc_constraint",
+    "qfrc_inverse",
+    "cacc",
+    "cfrc_int",
+    "cfrc_ext",
 )
+_ALIGNMENT = 64  # bytes; MuJoCo starts each array at a multiple of it
 
 
 class MujocoAdapter(AttributeAdapter):
@@ -78,24 +104,35 @@ class MujocoAdapter(AttributeAdapter):
         names = [type(getattr(env, field, None)).__name__ for field in ("model", "data")]
         return names == ["MjModel", "MjData"]
 
+    def simulator(self, env: Any) -> tuple[Any, Any]:
+        """Return the MjModel and the MjData of the env."""
+        return env.model, env.data
+
     def shared(self, env: Any) -> dict[str, Any]:
         """Add the model, which copies share, and the data, which each copy has of its own."""
-        return {**super().shared(env), "model": env.model, "data": env.data}
+        model, data = self.simulator(env)
+        return {**super().shared(env), "model": model, "data": data}
 
     def capture(self, env: Any) -> tuple[np.ndarray, Any]:
         """Return the integration state; the derived fields and the attributes."""
-        physics, derived = self._buffers_of(env).read()
-        return physics, (derived, self._capture_attributes(env))
+        physics, derived, version = self._buffers_of(env).read()
+        return physics, (derived, version, self._capture_attributes(env))
 
     def apply(self, env: Any, physics: np.ndarray, extras: Any) -> None:
         """Put a captured state back and clear the divergence flags.
 
         Raises:
-            ValueError: If the state is of another model.
+            ValueError: If the state is of another model or another version of MuJoCo.
         """
-        derived, attributes = extras
-        self._buffers_of(env).write(physics, derived)
+        derived, version, attributes = extras
+        self._buffers_of(env).write(physics, derived, version)
         self._apply_attributes(env, attributes)
+
+    def begin_step(self, env: Any) -> None:
+        """Compute all that follows from positions and velocities, as a step does first."""
+        import mujoco
+
+        mujoco.mj_step1(*self.simulator(env))
 
     def has_diverged(self, env: Any) -> bool:
         """Say whether MuJoCo met bad numbers since the last restore and reset itself."""
@@ -111,8 +148,9 @@ class MujocoAdapter(AttributeAdapter):
         Copies share the model, so none may change while the env runs.
         """
         fields: dict[str, bytes] = {}
-        for name in dir(env.model):
-            value = None if name.startswith("_") else getattr(env.model, name)
+        model, _ = self.simulator(env)
+        for name in dir(model):
+            value = None if name.startswith("_") else getattr(model, name)
             if isinstance(value, np.ndarray) and name not in self._model_fields:
                 content = value.tobytes()
                 if before is None or before.get(name) != content:
@@ -122,14 +160,16 @@ class MujocoAdapter(AttributeAdapter):
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         import mujoco
 
-        model = copy.copy(env.model) if self._model_fields else env.model
+        source_model, source = self.simulator(env)
+        model = copy.copy(source_model) if self._model_fields else source_model
         data = mujoco.MjData(model)
-        mujoco.mj_copyData(data, env.model, env.data)
+        mujoco.mj_copyData(data, source_model, source)
         return {"model": model, "data": data}
 
     def _buffers_of(self, env: Any) -> _Buffers:
-        if self._buffers is None or self._buffers.data is not env.data:
-            self._buffers = _Buffers(env.model, env.data, self._fields, self._model_fields)
+        model, data = self.simulator(env)
+        if self._buffers is None or self._buffers.data is not data:
+            self._buffers = _Buffers(model, data, self._fields, self._model_fields)
         return self._buffers
 
 
@@ -150,46 +190,76 @@ class _Buffers:
         self._signature = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self._size = mujoco.mj_stateSize(model, self._signature)
         arrays = {name: getattr(data, name) for name in fields if hasattr(data, name)}
-        arrays |= {name: getattr(model, name) for name in model_fields}
-        views = {name: array.reshape(-1) for name, array in arrays.items() if array.size}
-        self._views = list(views.values())
-        self._derived_size = sum(view.size for view in self._views)
-        stops = np.cumsum([view.size for view in self._views]).tolist()
-        self.slices = {
-            name: slice(stop - view.size, stop)
-            for (name, view), stop in zip(views.items(), stops, strict=True)
-        }
+        self._views = _runs(list(arrays.values()))
+        self._views += [getattr(model, name).reshape(-1) for name in model_fields]
+        ends = np.cumsum([0, *(view.size for view in self._views)]).tolist()
+        self._parts = [
+            (view, slice(*span)) for view, span in zip(self._views, pairwise(ends), strict=True)
+        ]
+        self._derived_size = ends[-1]
+        self.slices = {name: self._place(array) for name, array in arrays.items() if array.size}
+        self._version = mujoco.__version__
         warning = mujoco.mjtWarning
         first, last = int(warning.mjWARN_BADQPOS), int(warning.mjWARN_BADQACC)
         self.bad_numbers = data.warning.number[first : last + 1]
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
+    def read(self) -> tuple[np.ndarray, np.ndarray, str]:
         physics = np.empty(self._size)
         self._get(self.model, self.data, physics, self._signature)
         derived = np.concatenate(self._views) if self._views else np.empty(0)
-        return physics, derived
+        return physics, derived, self._version
 
-    def write(self, physics: np.ndarray, derived: np.ndarray) -> None:
+    def write(self, physics: np.ndarray, derived: np.ndarray, version: str) -> None:
+        if version != self._version:
+            raise ValueError(
+                f"the state was captured with MuJoCo {version}, this is {self._version}: "
+                "states do not carry over from one version to another, capture it anew"
+            )
         if physics.size != self._size or derived.size != self._derived_size:
             raise ValueError(
                 f"the state holds {physics.size} + {derived.size} numbers, this model needs "
                 f"{self._size} + {self._derived_size}: it was captured from another MuJoCo model"
             )
         self._set(self.model, self.data, physics, self._signature)
-        for view, place in zip(self._views, self.slices.values(), strict=True):
-            view[:] = derived[place]
-        self.bad_numbers[:] = 0
+        for view, part in self._parts:
+            view[:] = derived[part]
+        self.bad_numbers.fill(0)
+
+    def _place(self, field: np.ndarray) -> slice:
+        """Return where a field of the MjData lies in the derived numbers."""
+        view, part = next(
+            (view, part) for view, part in self._parts if np.may_share_memory(view, field)
+        )
+        start = part.start + (field.ctypes.data - view.ctypes.data) // view.itemsize
+        return slice(start, start + field.size)
+
+
+def _runs(fields: list[np.ndarray]) -> list[np.ndarray]:
+    """Return flat views that cover float64 fields of one MjData, neighbours in one view.
+
+    Only the padding between two neighbours is covered besides: a view per field would be as exact,
+    but costs several times more than the copying itself.
+    """
+    spans: list[list[int]] = []
+    for start, num_bytes in sorted((f.ctypes.data, f.nbytes) for f in fields if f.size):
+        if spans and start == -(-spans[-1][1] // _ALIGNMENT) * _ALIGNMENT:
+            spans[-1][1] = start + num_bytes
+        else:
+            spans.append([start, start + num_bytes])
+    return [
+        np.ctypeslib.as_array((ctypes.c_double * ((stop - start) // 8)).from_address(start))
+        for start, stop in spans
+    ]
 
 
 def reduce_data(data: Any) -> tuple[Any, ...]:
     """Pickle an MjData beside its model, not with a second copy of it inside."""
-    physics, derived = _Buffers(data.model, data, DERIVED_FIELDS).read()
-    return _rebuild_data, (data.model, physics, derived)
+    return _rebuild_data, (data.model, *_Buffers(data.model, data, DERIVED_FIELDS).read())
 
 
-def _rebuild_data(model: Any, physics: np.ndarray, derived: np.ndarray) -> Any:
+def _rebuild_data(model: Any, physics: np.ndarray, derived: np.ndarray, version: str) -> Any:
     import mujoco
 
     data = mujoco.MjData(model)
-    _Buffers(model, data, DERIVED_FIELDS).write(physics, derived)
+    _Buffers(model, data, DERIVED_FIELDS).write(physics, derived, version)
     return data

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from mppi_agent.cloning.atari import AtariAdapter
+from mppi_agent.cloning.box2d import Box2DAdapter
 from mppi_agent.cloning.classic_control import ClassicControlAdapter
 from mppi_agent.cloning.deepcopy import DeepcopyAdapter
+from mppi_agent.cloning.dm_control import DmControlAdapter
 from mppi_agent.cloning.mujoco import MujocoAdapter
+from mppi_agent.cloning.robotics import RoboticsAdapter
+from mppi_agent.cloning.toy_text import ToyTextAdapter
 from mppi_agent.cloning.user_protocol import UserProtocolAdapter
 from mppi_agent.interfaces import StateAdapter
 
@@ -38,15 +43,21 @@ def register_adapter(adapter: StateAdapter) -> None:
 def adapter_for(env: Any) -> StateAdapter:
     """Return the adapter for an unwrapped env.
 
-    Order: registered, user protocol, MuJoCo, classic control, deepcopy.
+    The order: what users registered, an env's own `get_state()` and `set_state(state)`, the
+    families, and last a true copy of all attributes.
 
     Raises:
         NotCloneableError: If no adapter serves the env.
     """
     built_in: tuple[StateAdapter, ...] = (
         UserProtocolAdapter(),
+        RoboticsAdapter(),
+        DmControlAdapter(),
         MujocoAdapter(),
         ClassicControlAdapter(),
+        ToyTextAdapter(),
+        AtariAdapter(),
+        Box2DAdapter(),
         DeepcopyAdapter(),
     )
     return next(adapter for adapter in (*_registered, *built_in) if adapter.matches(env))

@@ -10,11 +10,12 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import wrappers as gym_wrappers
 
-from mppi_agent.cloning.attributes import copy_instance
+from mppi_agent.cloning.attributes import copy_instances
 from mppi_agent.cloning.errors import NotCloneableError
 
 __all__ = [
     "copy_wrapper",
+    "has_state",
     "is_passive",
     "is_transparent",
     "layers_of",
@@ -55,6 +56,11 @@ def layers_of(env: gym.Env) -> list[Any]:
     return layers
 
 
+def has_state(wrapper: Any) -> bool:
+    """Say whether a wrapper does more than check each call of the env once."""
+    return not isinstance(wrapper, gym_wrappers.PassiveEnvChecker)
+
+
 def is_passive(wrapper: Any) -> bool:
     """Say whether a wrapper only watches, records or resets: a private copy does without it."""
     return isinstance(wrapper, _PASSIVE) or any(
@@ -77,7 +83,8 @@ def not_state(wrapper: Any) -> frozenset[str]:
 
 def copy_wrapper(wrapper: Any, key: str, source: Mapping[str, Any], target: dict[str, Any]) -> Any:
     """Return a copy of one wrapper that never learns statistics; its `env` is still to be set."""
-    clone = copy_instance(wrapper, not_state(wrapper), source, target, key)
+    copy_instances({key: wrapper}, not_state(wrapper), source, target)
+    clone = target[key]
     if isinstance(clone, _NORMALIZERS):
         clone.__dict__["_update_running_mean"] = False
     return clone

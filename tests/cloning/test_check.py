@@ -1,8 +1,9 @@
-"""check_cloneable finds broken clones and leaves no trace."""
+"""check_clones finds broken clones and leaves no trace."""
 
 from __future__ import annotations
 
 import copy
+import threading
 
 import gymnasium as gym
 import numpy as np
@@ -10,21 +11,23 @@ import pytest
 from gymnasium import wrappers
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 
+from mppi_agent import MPPIAgent, MPPIConfig
 from mppi_agent.cloning import (
     Cloneable,
     MujocoAdapter,
     NotCloneableError,
-    check_cloneable,
+    Verdict,
+    check_clones,
     require_cloneable,
 )
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1", "Ant-v5", "FrozenLake-v1"])
 def test_exact_envs_pass(env_id):
-    report = check_cloneable(env_id, steps=60)
+    report = check_clones(env_id, steps=60)
     assert report.exact, str(report)
     assert report.num_compared > 100
-    assert "exact         yes" in str(report)
+    assert report.verdict is Verdict.EXACT and "bit-exact" in str(report)
 
 
 class Forgetful(gym.Env):
@@ -45,12 +48,117 @@ class Forgetful(gym.Env):
 
 
 def test_hidden_state_is_found_and_named():
-    report = check_cloneable(Forgetful(), steps=30)
+    report = check_clones(Forgetful(), steps=30)
     assert not report.exact
     assert {mismatch.quantity for mismatch in report.mismatches} >= {"observation"}
     assert "observation on" in str(report)
     with pytest.raises(NotCloneableError, match=r"does not repeat[\s\S]*observation"):
         require_cloneable(Cloneable(Forgetful()))
+
+
+class Rounding(Forgetful):
+    """Restores its place not quite as it was."""
+
+    hidden_error = 1e-9
+
+    def reset(self, *, seed=None, options=None):
+        gym.Env.reset(self, seed=seed)
+        self.place = self.np_random.normal(size=1)
+        return self.place.copy(), {}
+
+    def step(self, action):
+        self.place = self.place + 0.1 * (action - 0.5)
+        return self.place.copy(), float(self.place[0]), False, False, {}
+
+    def get_state(self):
+        return self.place.copy()
+
+    def set_state(self, state):
+        self.place = state + self.hidden_error
+
+
+def test_three_verdicts_and_the_worst_mismatch():
+    report = check_clones(Rounding(), steps=30)
+    assert report.verdict is Verdict.TOLERABLE and not report.exact
+    assert report.worst.amount == pytest.approx(1e-9, rel=1e-3)
+    assert report.worst.quantity in ("observation", "reward") and report.worst.step >= 1
+    assert f"worst      {report.worst}" in str(report)
+    assert check_clones(Rounding(), steps=30, tolerance=1e-12).verdict is Verdict.IMPOSSIBLE
+    assert check_clones(Forgetful(), steps=30).verdict is Verdict.IMPOSSIBLE
+
+
+def test_an_env_that_no_adapter_serves_is_reported_with_reason_and_cures():
+    class Connected(Rounding):
+        get_state = None
+
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    report = check_clones(Connected())
+    assert report.verdict is Verdict.IMPOSSIBLE and report.adapter is None
+    assert "'lock' (lock)" in report.reason
+    assert "get_state()" in str(report) and "ReplayAdapter" in str(report)
+
+
+def test_planning_is_refused_without_and_warned_of_with_the_override():
+    config = MPPIConfig(num_samples=8, horizon=3)
+    with pytest.raises(NotCloneableError, match="allow_inexact=True"):
+        MPPIAgent(Swaying(), config, seed=0)
+    with pytest.warns(UserWarning, match="planning with inexact clones of Swaying"):
+        expert = MPPIAgent(Cloneable(Swaying(), allow_inexact=True), config, seed=0)
+    observation, _ = expert.env.reset(seed=0)
+    expert.predict(observation)
+    expert.close()
+    assert Cloneable(Swaying(), allow_inexact=True).private_copy().allow_inexact
+    with pytest.warns(UserWarning, match="within tolerance"):
+        require_cloneable(Cloneable(Rounding()))
+
+
+@pytest.mark.slow
+def test_override_reaches_training():
+    from mppi_agent import MPPIGPS
+
+    env = gym.wrappers.TimeLimit(Swaying(), 50)
+    with pytest.raises(NotCloneableError, match="allow_inexact=True"):
+        MPPIGPS("MlpPolicy", Cloneable(env), device="cpu").learn(64)
+    with pytest.warns(UserWarning, match="planning with inexact clones of Swaying"):
+        MPPIGPS("MlpPolicy", Cloneable(env, allow_inexact=True), device="cpu").learn(64)
+
+
+class Swaying(Rounding):
+    """Restores its place far off."""
+
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    hidden_error = 1e-2
+
+
+class Fragile(Rounding):
+    """Raises in each step after a restore."""
+
+    def set_state(self, state):
+        self.place = None
+
+
+def test_step_that_raises_after_a_restore_is_a_mismatch():
+    report = check_clones(Fragile(), steps=30)
+    assert report.verdict is Verdict.IMPOSSIBLE
+    assert "TypeError from step" in report.worst.quantity
+
+
+def test_step_that_raises_by_itself_is_named_as_such():
+    class Broken(Rounding):
+        def step(self, action):
+            raise RuntimeError("out of fuel")
+
+    with pytest.raises(ValueError, match=r"Broken failed by itself[\s\S]*out of fuel"):
+        check_clones(Broken())
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="steps must be >= 2, got 1"):
+        check_clones("Pendulum-v1", steps=1)
+    with pytest.raises(ValueError, match="tolerance must be >= 0"):
+        check_clones("Pendulum-v1", tolerance=-1.0)
 
 
 def test_check_leaves_env_generator_counters_and_logs_as_found():
@@ -65,7 +173,7 @@ def test_check_leaves_env_generator_counters_and_logs_as_found():
         return env
 
     checked, untouched = make(), make()
-    assert check_cloneable(checked, steps=50).exact
+    assert check_clones(checked, steps=50).exact
     for _ in range(15):
         outcomes = [env.step(np.ones(1, dtype=np.float32))[:4] for env in (checked, untouched)]
         np.testing.assert_equal(outcomes[0], outcomes[1])
@@ -92,10 +200,10 @@ class MovingGoal(HopperEnv):
 
 
 def test_reset_that_writes_to_the_shared_model_is_found_and_curable():
-    report = check_cloneable(MovingGoal(), steps=30)
+    report = check_clones(MovingGoal(), steps=30)
     assert "shared model.body_mass" in str(report)
     cured = Cloneable(MovingGoal(), MujocoAdapter(model_fields=("body_mass",)))
-    assert check_cloneable(cured, steps=30).exact
+    assert check_clones(cured, steps=30).exact
     cured.reset(seed=0)
     mass = cured.unwrapped.model.body_mass[2]
     twin = cured.private_copy()

@@ -1,21 +1,23 @@
-"""The clone law, on every family of envs and wrappers."""
+"""What a Cloneable copies, keeps, refuses and leaves alone."""
 
 from __future__ import annotations
 
 import copy
-import pickle
 import socket
+import threading
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from clone_law import act, assert_law, sample_actions
 from gymnasium import wrappers
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.utils import EzPickle
 
 from mppi_agent.cloning import (
     Cloneable,
+    MujocoAdapter,
     NotCloneableError,
     find_cloneable,
     pack,
@@ -23,83 +25,6 @@ from mppi_agent.cloning import (
     registry,
     unpack,
 )
-
-ENVS = [
-    "Pendulum-v1",
-    "MountainCarContinuous-v0",
-    "MountainCar-v0",
-    "CartPole-v1",
-    "Acrobot-v1",
-    "HalfCheetah-v5",
-    "Hopper-v5",
-    "Walker2d-v5",
-    "Swimmer-v5",
-    "Reacher-v5",
-    "Pusher-v5",
-    "InvertedPendulum-v5",
-    "InvertedDoublePendulum-v5",
-    "Ant-v5",
-    "Humanoid-v5",
-    "HumanoidStandup-v5",
-]
-
-
-def act(env: gym.Env, actions: list[Any]) -> list[Any]:
-    """Step through `actions`, resetting after an end; return all that the env said."""
-    said = []
-    for action in actions:
-        outcome = env.step(action)
-        said.append(copy.deepcopy(outcome))
-        if outcome[2] or outcome[3]:
-            said.append(copy.deepcopy(env.reset()))
-    return said
-
-
-def sample_actions(env: gym.Env, num: int, seed: int = 0) -> list[Any]:
-    space = copy.deepcopy(env.action_space)
-    space.seed(seed)
-    return [space.sample() for _ in range(num)]
-
-
-def assert_law(env: gym.Env, num: int = 12, warm_up: int = 7) -> Cloneable:
-    """Replay on the env, on a copy made before, and on one that did other things meanwhile."""
-    cloneable = env if isinstance(env, Cloneable) else Cloneable(env)
-    cloneable.reset(seed=3)
-    early = cloneable.private_copy()
-    act(cloneable, sample_actions(cloneable, warm_up, seed=1))
-    state = cloneable.snapshot()
-    actions = sample_actions(cloneable, num)
-    expected = act(cloneable, actions)
-    early.reset(seed=9)
-    act(early, sample_actions(cloneable, 5, seed=2))
-    for target in (cloneable, early, unpack(pack(cloneable))):
-        for _ in range(2):
-            target.restore(pickle.loads(pickle.dumps(state)))
-            np.testing.assert_equal(target.last_observation, state.observation)
-            np.testing.assert_equal(act(target, actions), expected)
-    return cloneable
-
-
-@pytest.mark.parametrize("env_id", ENVS)
-def test_restored_env_repeats_itself_bit_for_bit(env_id):
-    assert_law(gym.make(env_id))
-
-
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Hopper-v5"])
-def test_law_holds_across_ends_and_time_limits(env_id):
-    assert_law(gym.make(env_id, max_episode_steps=15), num=80)
-
-
-def test_types_of_the_mountain_car_state_survive():
-    env = Cloneable(gym.make("MountainCarContinuous-v0"))
-    env.reset(seed=0)
-    after_reset = env.snapshot()
-    env.step(np.array([0.3], dtype=np.float32))
-    after_step = env.snapshot()
-    env.restore(after_reset)
-    assert env.unwrapped.state.dtype == np.float64
-    env.restore(after_step)
-    assert env.unwrapped.state.dtype == np.float32
 
 
 def test_copy_keeps_edits_of_model_and_attributes_where_deepcopy_loses_them():
@@ -143,68 +68,6 @@ def test_copies_never_render_and_the_renderer_of_the_original_stays():
     env.restore(twin.snapshot())
     assert env.unwrapped.mujoco_renderer is renderer is not None
     assert env.render_mode == "rgb_array"
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda env: wrappers.FrameStackObservation(env, 4),
-        lambda env: wrappers.TimeAwareObservation(env),
-        lambda env: wrappers.StickyAction(env, 0.5),
-        lambda env: wrappers.DelayObservation(env, 3),
-        lambda env: wrappers.MaxAndSkipObservation(env, 2),
-        lambda env: wrappers.RescaleAction(env, -0.5, 0.5),
-        lambda env: wrappers.FlattenObservation(wrappers.ClipAction(env)),
-        lambda env: wrappers.TimeLimit(wrappers.FrameStackObservation(env, 2), 9),
-        lambda env: wrappers.TransformReward(env, lambda reward: 2 * reward),
-    ],
-)
-@pytest.mark.parametrize("env_id", ["Pendulum-v1", "InvertedPendulum-v5"])
-def test_law_holds_through_stateful_wrappers(env_id, wrap):
-    assert_law(wrap(gym.make(env_id)))
-
-
-def test_passive_wrappers_are_stripped_and_states_still_fit():
-    from stable_baselines3.common.monitor import Monitor
-
-    env = Cloneable(Monitor(wrappers.RecordEpisodeStatistics(gym.make("Pendulum-v1"))))
-    env.reset(seed=0)
-    twin = env.private_copy()
-    assert "Monitor" not in str(twin) and "RecordEpisode" not in str(twin)
-    env.restore(twin.snapshot())
-    state = env.snapshot()
-    actions = sample_actions(env, 6)
-    expected = [outcome[:4] for outcome in act(env, actions)]
-    twin.restore(state)
-    np.testing.assert_equal([outcome[:4] for outcome in act(twin, actions)], expected)
-
-
-def test_restore_wakes_a_monitor_whose_episode_had_ended():
-    from stable_baselines3.common.monitor import Monitor
-
-    env = Cloneable(Monitor(gym.make("Pendulum-v1", max_episode_steps=3)))
-    env.reset(seed=0)
-    state = env.snapshot()
-    for action in sample_actions(env, 3):
-        env.step(action)
-    with pytest.raises(RuntimeError, match="needs reset"):
-        env.step(env.action_space.low)
-    env.restore(state)
-    env.step(env.action_space.low)
-
-
-def test_copies_do_not_learn_normalization_statistics():
-    env = Cloneable(wrappers.NormalizeReward(wrappers.NormalizeObservation(gym.make("Hopper-v5"))))
-    env.reset(seed=0)
-    act(env, sample_actions(env, 5))
-    twin = env.private_copy()
-    twin.restore(env.snapshot())
-    before = twin.env.env.obs_rms.mean.copy()
-    twin.step(np.ones(3, dtype=np.float32))
-    np.testing.assert_array_equal(twin.env.env.obs_rms.mean, before)
-    np.testing.assert_array_equal(env.env.env.obs_rms.mean, before)
-    env.step(np.ones(3, dtype=np.float32))
-    assert (env.env.env.obs_rms.mean != before).any()
 
 
 class Walk(gym.Env, EzPickle):
@@ -340,8 +203,34 @@ def test_misuse_is_refused_with_the_cure():
         env.restore(other.snapshot())
     hopper, ant = Cloneable(gym.make("Hopper-v5")), Cloneable(gym.make("Ant-v5"))
     hopper.reset(seed=0)
-    with pytest.raises(ValueError, match="another MuJoCo model"):
+    with pytest.raises(ValueError, match=r"captured from .*HopperEnv, this env is .*AntEnv"):
         ant.restore(hopper.snapshot())
+
+
+class Locked(HopperEnv):
+    """Holds a lock, which can be neither copied nor pickled."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        super().__init__()
+
+
+class LockedAdapter(MujocoAdapter):
+    exclude = MujocoAdapter.exclude | {"lock"}
+
+
+def test_member_that_cannot_be_pickled_is_named_and_can_be_excluded():
+    env = Cloneable(Locked())
+    env.reset(seed=0)
+    with pytest.raises(NotCloneableError, match=r"'lock' \(lock\)"):
+        env.snapshot()
+    excluded = Cloneable(Locked(), LockedAdapter())
+    assert excluded.private_copy().unwrapped.lock is excluded.unwrapped.lock
+    excluded.reset(seed=0)
+    state = excluded.snapshot()
+    expected = act(excluded, sample_actions(excluded, 3))
+    excluded.restore(state)
+    np.testing.assert_equal(act(excluded, sample_actions(excluded, 3)), expected)
 
 
 class Watching(HopperEnv):
