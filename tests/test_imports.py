@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BELOW_GPS = {"interfaces", "planning", "cloning", "dynamics", "expert"}
-FRONT = {"baselines", "compare", "env_ids", "evaluation", "gps", "media", "progress", "training"}
+FRONT = {
+    "baselines",
+    "batch_vec_env",
+    "compare",
+    "env_ids",
+    "evaluation",
+    "gps",
+    "media",
+    "progress",
+    "training",
+}
 
 # Place: (places of ours, packages of others); the longest matching place counts.
 TABLE: dict[str, tuple[set[str], set[str]]] = {
@@ -26,6 +36,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/dynamics/tasks": ({"interfaces"}, {"numpy"}),
     "mppi_agent/expert": (BELOW_GPS, {"numpy", "gymnasium"}),
     "mppi_agent/gps": (BELOW_GPS, {"numpy", "gymnasium", "torch", "stable_baselines3"}),
+    "mppi_agent/batch_vec_env": (
+        {"interfaces", "cloning", "dynamics", "env_ids"},
+        {"numpy", "gymnasium", "stable_baselines3"},
+    ),
     "mppi_agent/env_ids": (set(), {"gymnasium"}),
     "mppi_agent/progress": (set(), {"tqdm"}),
     "mppi_agent/evaluation": ({"expert"}, {"numpy", "gymnasium"}),
