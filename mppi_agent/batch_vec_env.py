@@ -215,11 +215,11 @@ def _require_same_spaces(env: Cloneable, dynamics: Dynamics | None) -> None:
             )
 
 
-def _zeros(space: gym.Space, num: int) -> Observation:
+def _zeros(space: gym.Space, num: int) -> Any:
     """Return room for `num` observations, in the dtypes of the space."""
     if isinstance(space, gym.spaces.Dict):
-        return {key: np.zeros((num, *part.shape), part.dtype) for key, part in space.items()}
-    return np.zeros((num, *space.shape), space.dtype)
+        return {key: _zeros(part, num) for key, part in space.items()}
+    return np.zeros((num, *(space.shape or ())), space.dtype)
 
 
 def _copy(observations: Observation) -> Observation:

@@ -12,7 +12,7 @@ import mmap
 import os
 import pickle
 import tempfile
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
@@ -35,7 +35,7 @@ class Channel:
     """
 
     def __init__(
-        self, incoming: BinaryIO, outgoing: BinaryIO, incoming_area: int, outgoing_area: int
+        self, incoming: IO[bytes], outgoing: IO[bytes], incoming_area: int, outgoing_area: int
     ) -> None:
         self._incoming, self._outgoing = incoming, outgoing
         self._read_area = _Area(incoming_area)

@@ -244,9 +244,11 @@ class _WorkerProcess:
     def receive(self) -> tuple[str, Any] | None:
         """Wait for a reply; None if the worker died."""
         assert self._process is not None and self._channel is not None
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
         # A process that the env left behind may keep the pipe open: its end alone says nothing.
-        while not wait([self._process.stdout], _LIFE_CHECK_S):
-            if self._process.poll() is not None and not wait([self._process.stdout], 0):
+        while not wait([pipe], _LIFE_CHECK_S):
+            if self._process.poll() is not None and not wait([pipe], 0):
                 return None
         try:
             return self._channel.receive()
