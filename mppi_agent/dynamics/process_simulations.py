@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mppi_agent.dynamics.observations import empty_observations, write_rows
-from mppi_agent.dynamics.rollout import validate_actions
+from mppi_agent.dynamics.rollout import join_steps, validate_actions
 from mppi_agent.interfaces import EnvState, StepBatch
 
 if TYPE_CHECKING:
@@ -66,21 +65,12 @@ class ProcessPoolSimulations:
                 for worker, (places, local) in parts.items()
             }
         )
-        num = len(chosen)
-        example = next(iter(replies.values())).observations
-        observations = empty_observations(example, (num,))
-        rewards, terminated, diverged = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
-        for worker, batch in replies.items():
-            places = parts[worker][0]
-            write_rows(observations, places, batch.observations)
-            rewards[places], terminated[places] = batch.rewards, batch.terminated
-            diverged[places] = batch.diverged
         for index, action in zip(chosen.tolist(), checked.copy(), strict=True):
             self._taken[index].append(action)
         grown = [i for i in chosen.tolist() if len(self._taken[i]) >= _LONGEST_HISTORY]
         if grown:
             self.snapshot(np.array(grown))
-        return StepBatch(observations, rewards, terminated, diverged)
+        return join_steps(list(replies.values()), [parts[worker][0] for worker in replies])
 
     def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
         """Return the states of the simulations `indices` (default: all)."""
