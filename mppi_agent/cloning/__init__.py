@@ -6,7 +6,6 @@ from mppi_agent.cloning.check import CloneReport, Mismatch, check_cloneable, req
 from mppi_agent.cloning.cloneable import Cloneable, find_cloneable, pack, unpack
 from mppi_agent.cloning.errors import NotCloneableError
 from mppi_agent.cloning.mujoco import MujocoAdapter
-from mppi_agent.cloning.noise import draws_noise
 from mppi_agent.cloning.registry import adapter_for, register_adapter
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "NotCloneableError",
     "adapter_for",
     "check_cloneable",
-    "draws_noise",
     "find_cloneable",
     "pack",
     "register_adapter",

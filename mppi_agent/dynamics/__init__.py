@@ -9,13 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.cloning import (
-    Cloneable,
-    draws_noise,
-    find_cloneable,
-    require_cloneable,
-    unpack,
-)
+from mppi_agent.cloning import Cloneable, find_cloneable, require_cloneable, unpack
+from mppi_agent.cloning.noise import draws_noise
 from mppi_agent.dynamics.ensemble import EnsembleDynamics
 from mppi_agent.dynamics.env_step import EnvStepDynamics
 from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics

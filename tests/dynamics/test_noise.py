@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from mppi_agent.cloning import Cloneable, draws_noise
-from mppi_agent.cloning.noise import noise_ahead, with_noise
+from mppi_agent.cloning import Cloneable
+from mppi_agent.cloning.noise import draws_noise, noise_ahead, with_noise
 from mppi_agent.dynamics import EnvStepDynamics, ProcessPoolDynamics, make_dynamics
 from mppi_agent.dynamics.noise import ResampledDynamics, resample_noise
 from mppi_agent.planning import MPPI, MPPIConfig
