@@ -62,7 +62,8 @@ class BatchVecEnv(VecEnv):
         self._env = _private_copy(env)
         _require_same_spaces(self._env, dynamics)
         self._owns_dynamics = dynamics is None
-        self._dynamics = make_dynamics(self._env) if dynamics is None else dynamics
+        # Nothing is planned here, so each simulation may draw what its own env would draw.
+        self._dynamics = dynamics or make_dynamics(self._env, noise_draws=0)
         self._simulations = self._dynamics.simulations(n_envs)
         self._has_states = False
         self._observations = _zeros(self._env.observation_space, n_envs)

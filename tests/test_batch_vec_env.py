@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from mppi_agent import BatchVecEnv
 from mppi_agent.cloning import Cloneable
-from mppi_agent.dynamics import EnvStepDynamics, VectorDynamics
+from mppi_agent.dynamics import VectorDynamics
 from tests.gps.toy_envs import Target, make_target
 
 NUM = 5
@@ -60,7 +60,7 @@ def test_every_step_equals_dummy_vec_env_across_ends_and_resets(env_id, limit):
 
 
 class Chatty(gym.Env):
-    """Shows a dict, takes discrete actions, reads options, and can name its state."""
+    """Shows a dict, takes discrete actions, draws noise, reads options, and describes itself."""
 
     observation_space = gym.spaces.Dict(
         {"x": gym.spaces.Box(-9, 9, (2,)), "n": gym.spaces.Discrete(99)}
@@ -74,7 +74,7 @@ class Chatty(gym.Env):
         return self.see(), {"began_at": self.n}
 
     def step(self, action):
-        self.n += int(action)
+        self.n += int(action) + int(self.np_random.integers(2))
         return self.see(), float(self.n), self.n > 9, False, {}
 
     def see(self):
@@ -86,7 +86,7 @@ class Chatty(gym.Env):
 
 def test_dict_observations_options_and_env_methods_on_an_env_without_a_batch_task():
     env = Cloneable(Chatty())
-    ours = BatchVecEnv(env, 3, dynamics=EnvStepDynamics(env))
+    ours = BatchVecEnv(env, 3)
     theirs = DummyVecEnv([Chatty] * 3)
     for vec_env in (ours, theirs):
         vec_env.seed(0)
