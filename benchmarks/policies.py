@@ -10,12 +10,9 @@ of the README's table.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
+
+from records import append, provenance
 
 from mppi_agent.evaluation import evaluate_expert, evaluate_policy, held_out_seeds
 from mppi_agent.expert import MPPIAgent
@@ -55,7 +52,7 @@ def main() -> None:
         for seed in args.seeds:
             for algo in args.algos:
                 row = measure(env_id, algo, seed, args)
-                append(args.out, row)
+                append(args.out, row, FIELDS)
                 print({name: row[name] for name in FIELDS[:12]}, flush=True)
 
 
@@ -70,7 +67,6 @@ def measure(env_id: str, algo: str, seed: int, args: argparse.Namespace) -> dict
         "env": env_id,
         "algo": algo,
         "seed": seed,
-        "cores": len(os.sched_getaffinity(0)),
         "minutes": minutes,
         "seconds": round(run.seconds, 1),
         "mean": round(result.mean, 2),
@@ -79,12 +75,7 @@ def measure(env_id: str, algo: str, seed: int, args: argparse.Namespace) -> dict
         "episodes": args.episodes,
         "env_steps": run.env_steps,
         "sim_steps": run.sim_steps,
-        "commit": commit(),
-        "versions": " ".join(
-            f"{name}={version(name)}"
-            for name in ("gymnasium", "mujoco", "stable_baselines3", "torch", "numpy")
-        ),
-        "machine": platform.machine(),
+        **provenance(),
     }
     if args.planner_episodes and isinstance(run.model, MPPIGPS):
         seeds = held_out_seeds(args.planner_episodes)
@@ -93,26 +84,6 @@ def measure(env_id: str, algo: str, seed: int, args: argparse.Namespace) -> dict
         row["planner_episodes"] = args.planner_episodes
         row["policy_on_planner_seeds"] = round(float(result.returns[: len(seeds)].mean()), 2)
     return row
-
-
-def append(path: Path, row: dict[str, object]) -> None:
-    """Add a line to a CSV, with a head if it is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def commit() -> str:
-    """Return the commit that is measured, with a mark if files differ from it."""
-    here = Path(__file__).parent
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
-    )
-    return described.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mppi_agent.batch_vec_env import BatchVecEnv
     from mppi_agent.cloning import Cloneable
     from mppi_agent.dynamics.check import check_cloneable
     from mppi_agent.expert import MPPIAgent
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MPPIGPS",
+    "BatchVecEnv",
     "Cloneable",
     "MPPIAgent",
     "MPPIConfig",
@@ -29,6 +31,7 @@ __all__ = [
 
 _MODULE_OF = {
     "MPPIGPS": "mppi_agent.gps",
+    "BatchVecEnv": "mppi_agent.batch_vec_env",
     "Cloneable": "mppi_agent.cloning",
     "MPPIAgent": "mppi_agent.expert",
     "MPPIConfig": "mppi_agent.planning",

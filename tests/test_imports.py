@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 BELOW_GPS = {"interfaces", "planning", "cloning", "dynamics", "expert"}
 FRONT = {
     "baselines",
+    "batch_vec_env",
     "bench",
     "compare",
     "env_ids",
@@ -36,6 +37,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/dynamics/tasks": ({"interfaces"}, {"numpy"}),
     "mppi_agent/expert": (BELOW_GPS, {"numpy", "gymnasium"}),
     "mppi_agent/gps": (BELOW_GPS, {"numpy", "gymnasium", "torch", "stable_baselines3"}),
+    "mppi_agent/batch_vec_env": (
+        {"interfaces", "cloning", "dynamics", "env_ids"},
+        {"numpy", "gymnasium", "stable_baselines3"},
+    ),
     "mppi_agent/env_ids": (set(), {"gymnasium"}),
     "mppi_agent/progress": (set(), {"tqdm"}),
     "mppi_agent/bench": (BELOW_GPS | {"env_ids"}, {"numpy", "gymnasium", "mujoco"}),

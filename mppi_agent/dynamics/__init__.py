@@ -9,15 +9,19 @@ import gymnasium as gym
 import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable, require_cloneable, unpack
+from mppi_agent.cloning.noise import draws_noise
 from mppi_agent.dynamics.cores import num_cores
+from mppi_agent.dynamics.ensemble import EnsembleDynamics
 from mppi_agent.dynamics.env_step import EnvStepDynamics
 from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
+from mppi_agent.dynamics.noise import resample_noise
 from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
 from mppi_agent.dynamics.tasks import batch_task_of, vector_task_of
 from mppi_agent.dynamics.vector import VectorDynamics
 from mppi_agent.interfaces import Dynamics
 
 __all__ = [
+    "EnsembleDynamics",
     "EnvStepDynamics",
     "MujocoBatchDynamics",
     "ProcessPoolDynamics",
@@ -34,12 +38,16 @@ _TOLERANCE = 1e-9  # where the env observes in float64
 _SINGLE_TOLERANCE = 1e-6  # where it observes in float32
 
 
-def make_dynamics(env: Cloneable, *, num_workers: int | None = None) -> Dynamics:
+def make_dynamics(
+    env: Cloneable, *, num_workers: int | None = None, noise_draws: int = 1
+) -> Dynamics:
     """Return the fastest backend that agrees with `env.step`.
 
     Args:
         env: The env to simulate; only read.
         num_workers: Threads or processes; None: one per core. Results do not depend on it.
+        noise_draws: What plans may know of the noise of an env that draws some in its steps; 1:
+            each sample sees noise of its own, see `resample_noise` for 0 and more.
 
     Returns:
         The MuJoCo batch for known tasks, env-step workers otherwise. The caller closes it.
@@ -66,9 +74,10 @@ def make_dynamics(env: Cloneable, *, num_workers: int | None = None) -> Dynamics
             stacklevel=2,
         )
     require_cloneable(env)
-    if num_workers > 1:
-        return ProcessPoolDynamics(env, num_workers=num_workers)
-    return EnvStepDynamics(env)
+    is_noisy = draws_noise(env)
+    several = num_workers > 1
+    slow = ProcessPoolDynamics(env, num_workers) if several else EnvStepDynamics(env)
+    return resample_noise(slow, noise_draws) if is_noisy else slow
 
 
 def coarse_dynamics(dynamics: Dynamics, substeps: int) -> MujocoBatchDynamics:

@@ -13,40 +13,37 @@ import pickle
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
 from mppi_agent.cloning import Cloneable, pack
 from mppi_agent.dynamics.env_step import EnvStepDynamics
-from mppi_agent.dynamics.observations import empty_observations, write_rows
-from mppi_agent.dynamics.rollout import (
-    join_batches,
-    reshape_batch,
-    validate_actions,
-    validate_rollout,
-)
-from mppi_agent.interfaces import EnvState, RolloutBatch, StepBatch
+from mppi_agent.dynamics.process_channel import Channel, shared_file
+from mppi_agent.dynamics.process_simulations import ProcessPoolSimulations
+from mppi_agent.dynamics.rollout import join_batches, reshape_batch, validate_rollout
+from mppi_agent.interfaces import EnvState, RolloutBatch
 
 __all__ = ["ProcessPoolDynamics", "ProcessPoolSimulations"]
 
 _BOOT = (
     "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    "sys.path[:] = json.loads(sys.argv[1]); "
-    "from mppi_agent.dynamics.process_worker import main; main()"
+    "sys.path[:], ids = json.loads(sys.argv[1]); "
+    "from mppi_agent.dynamics.process_worker import main; main(*ids)"
 )
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 _EXIT_S = 1.0
+_LIFE_CHECK_S = 0.5
 
 
 class ProcessPoolDynamics:
     """Simulate an env by its own `step` in persistent worker processes.
 
     Use it as a context manager, or call `close`. Work lost with a dead worker is done again by a
-    replacement; simulations that lived in it must be restored, and say so.
+    replacement, once; an env that ends its process each time gives an error.
     """
 
     def __init__(self, cloneable: Cloneable, num_workers: int = 2) -> None:
@@ -63,6 +60,8 @@ class ProcessPoolDynamics:
         """
         if num_workers < 1:
             raise ValueError(f"num_workers must be >= 1, got {num_workers}")
+        spec = cloneable.unwrapped.spec
+        self._env_name = spec.id if spec is not None else type(cloneable.unwrapped).__name__
         self._local = EnvStepDynamics(cloneable)
         self.observation_space = self._local.observation_space
         self.action_space = self._local.action_space
@@ -81,10 +80,6 @@ class ProcessPoolDynamics:
     def num_workers(self) -> int:
         """Number of worker processes."""
         return len(self._workers)
-
-    def worker_pids(self) -> list[int]:
-        """Return the process ids of the workers."""
-        return [worker.pid for worker in self._workers]
 
     def __enter__(self) -> ProcessPoolDynamics:
         """Return the pool itself."""
@@ -130,240 +125,144 @@ class ProcessPoolDynamics:
                 needed = list(states[first : last + 1])
                 arguments = (needed, owners[part] - first, flat[part], keep_observations)
                 requests[worker] = ("rollout", arguments)
-        replies, dead = self.exchange(requests)
-        if dead:
-            again, still_dead = self.exchange({worker: requests[worker] for worker in dead})
-            if still_dead:
-                raise RuntimeError(
-                    f"{len(still_dead)} of {self.num_workers} rollout workers died twice on the "
-                    "same work; the env crashes its process, or memory ran out"
-                )
-            replies.update(again)
+        replies = self.ask(requests)
         return reshape_batch(join_batches([replies[worker] for worker in sorted(replies)]), shape)
 
     def close(self) -> None:
         """Stop the workers; the pool cannot be used afterwards."""
         self._finalizer()
 
-    def exchange(self, requests: dict[int, tuple[Any, ...]]) -> tuple[dict[int, Any], list[int]]:
-        """Send one request to each of some workers and gather the replies.
+    def ask(
+        self,
+        requests: dict[int, tuple[Any, ...]],
+        prepare: Callable[[Sequence[int]], None] | None = None,
+    ) -> dict[int, Any]:
+        """Send one request to each of some workers and gather the answers.
+
+        Args:
+            requests: (method of the worker, arguments) by worker.
+            prepare: Called with the workers that are about to be asked, replacements included; may
+                ask them to get ready.
 
         Returns:
-            Replies by worker, and the workers that died on the way; those are replaced already.
+            Answers by worker.
 
         Raises:
-            RuntimeError: If the pool is closed, or a worker reports an error.
+            RuntimeError: If the pool is closed, a worker reports an error, or one dies twice.
         """
-        self._check_open()
-        messages = {worker: cloudpickle.dumps(request) for worker, request in requests.items()}
-        try:
-            self._start([worker for worker in messages if not self._workers[worker].running])
-            sent = [w for w, message in messages.items() if self._workers[w].send(message)]
-            replies = {w: reply for w in sent if (reply := self._workers[w].receive()) is not None}
-            dead = [worker for worker in messages if worker not in replies]
-            for worker in dead:
-                self._workers[worker].stop()
-            self._start(dead)
-        except BaseException:  # Ctrl-C too: replies under way would be taken for later ones
-            for worker in messages:
-                self._workers[worker].stop()
-            raise
-        for status, value in replies.values():
-            if status == "error":
-                raise RuntimeError(f"the env failed in a rollout worker:\n{value}")
-        return {worker: value for worker, (_, value) in replies.items()}, dead
+        replies: dict[int, Any] = {}
+        for _ in range(2):
+            missing = [worker for worker in requests if worker not in replies]
+            if prepare is not None and missing:
+                prepare(missing)
+            replies.update(self._exchange({worker: requests[worker] for worker in missing}))
+        num_dead = len(requests) - len(replies)
+        if num_dead:
+            raise RuntimeError(
+                f"{num_dead} of {self.num_workers} rollout workers died twice on the same work; "
+                f"{self._env_name} ends its process, or memory ran out"
+            )
+        return replies
 
     def generation(self, worker: int) -> int:
         """Return how many times this worker has been started; 0 while it is down."""
         process = self._workers[worker]
         return process.generation if process.running else 0
 
-    def _start(self, workers: list[int]) -> None:
-        for worker in workers:
-            self._workers[worker].start(cloudpickle.dumps(("start", (self._packed,))))
-        for worker in workers:
+    def _exchange(self, requests: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Ask once; leave out workers that died on the way, which are replaced already."""
+        self._check_open()
+        try:
+            self._start(worker for worker in requests if not self._workers[worker].running)
+            sent = [w for w, request in requests.items() if self._workers[w].send(request)]
+            replies = {w: reply for w in sent if (reply := self._workers[w].receive()) is not None}
+            dead = [worker for worker in requests if worker not in replies]
+            for worker in dead:
+                self._workers[worker].stop()
+            self._start(dead)
+        except BaseException:  # Ctrl-C too: replies under way would be taken for later ones
+            for worker in requests:
+                self._workers[worker].stop()
+            raise
+        for status, value in replies.values():
+            if status == "error":
+                raise RuntimeError(f"{self._env_name} failed in a rollout worker:\n{value}")
+        return {worker: value for worker, (_, value) in replies.items()}
+
+    def _start(self, workers: Iterable[int]) -> None:
+        started = list(workers)
+        for worker in started:
+            self._workers[worker].start()
+            self._workers[worker].send(("start", (self._packed,)))
+        for worker in started:
             reply = self._workers[worker].receive()
             if reply is None or reply[0] != "ok":
                 self._workers[worker].stop()
                 why = reply[1] if reply else "it died at start; see its output above"
-                raise RuntimeError(f"rollout worker {worker} does not start: {why}")
+                raise RuntimeError(f"a rollout worker of {self._env_name} does not start: {why}")
 
     def _check_open(self) -> None:
         if not self._finalizer.alive:
             raise RuntimeError("this ProcessPoolDynamics is closed; make a new one")
 
 
-class ProcessPoolSimulations:
-    """Step N simulations that live in the workers of a pool."""
-
-    def __init__(self, pool: ProcessPoolDynamics, key: int, num: int) -> None:
-        """Split `num` simulations over the workers of `pool`, under a name `key` of their own."""
-        self.num = num
-        self._pool, self._key = pool, key
-        # Worker w holds the simulations bounds[w] <= i < bounds[w + 1].
-        self._bounds = np.linspace(0, num, pool.num_workers + 1).astype(int)
-        self._generations = [-1] * pool.num_workers
-        self._is_closed = False
-
-    def restore(self, states: Sequence[EnvState], indices: np.ndarray | None = None) -> None:
-        """Put the simulations `indices` (default: all) into `states`, one each."""
-        chosen = self._resolve(indices)
-        if len(states) != len(chosen):
-            raise ValueError(f"{len(chosen)} simulations need as many states, got {len(states)}")
-        parts = self._split(chosen)
-        for _ in range(2):
-            self._open(list(parts))
-            requests = {
-                worker: ("restore", (self._key, [states[i] for i in places], local))
-                for worker, (places, local) in parts.items()
-            }
-            _, dead = self._pool.exchange(requests)
-            if not dead:
-                return
-            parts = {worker: parts[worker] for worker in dead}
-        raise RuntimeError(f"rollout workers {sorted(parts)} died twice in restore()")
-
-    def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
-        """Advance the simulations `indices` (default: all) by one env step each.
-
-        Raises:
-            RuntimeError: If a worker died; its simulations must be restored.
-        """
-        chosen = self._resolve(indices)
-        checked = validate_actions(actions, self._pool.action_space, 1, num=len(chosen))
-        parts = self._split(chosen)
-        replies = self._ask(
-            parts,
-            {
-                worker: ("step", (self._key, checked[places], local))
-                for worker, (places, local) in parts.items()
-            },
-        )
-        num = len(chosen)
-        example = next(iter(replies.values())).observations
-        observations = empty_observations(example, (num,))
-        rewards, terminated, diverged = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
-        for worker, batch in replies.items():
-            places = parts[worker][0]
-            write_rows(observations, places, batch.observations)
-            rewards[places], terminated[places] = batch.rewards, batch.terminated
-            diverged[places] = batch.diverged
-        return StepBatch(observations, rewards, terminated, diverged)
-
-    def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
-        """Return the states of the simulations `indices` (default: all)."""
-        parts = self._split(self._resolve(indices))
-        replies = self._ask(
-            parts,
-            {w: ("snapshot", (self._key, local)) for w, (_, local) in parts.items()},
-        )
-        placed = {
-            int(place): state
-            for worker, states in replies.items()
-            for place, state in zip(parts[worker][0], states, strict=True)
-        }
-        return [placed[place] for place in range(len(placed))]
-
-    def close(self) -> None:
-        """Free the simulations in the workers; the pool lives on."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        workers = [w for w, g in enumerate(self._generations) if g == self._pool.generation(w)]
-        self._pool.exchange({worker: ("discard", (self._key,)) for worker in workers})
-
-    def _resolve(self, indices: np.ndarray | None) -> np.ndarray:
-        if self._is_closed:
-            raise RuntimeError("these simulations are closed; ask for new ones with simulations()")
-        return np.arange(self.num) if indices is None else np.asarray(indices, dtype=int)
-
-    def _split(self, chosen: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Return per worker the places within `chosen` that it serves, and its own indices."""
-        owners = np.searchsorted(self._bounds, chosen, side="right") - 1
-        parts = {}
-        for worker in np.unique(owners).tolist():
-            places = np.flatnonzero(owners == worker)
-            parts[worker] = (places, chosen[places] - self._bounds[worker])
-        return parts
-
-    def _open(self, workers: list[int]) -> None:
-        sizes = np.diff(self._bounds)
-        new = [w for w in workers if self._generations[w] != self._pool.generation(w)]
-        _, dead = self._pool.exchange({w: ("open", (self._key, int(sizes[w]))) for w in new})
-        for worker in new:
-            self._generations[worker] = -1 if worker in dead else self._pool.generation(worker)
-
-    def _ask(self, parts: dict[int, Any], requests: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
-        lost = [w for w in parts if self._generations[w] != self._pool.generation(w)]
-        replies: dict[int, Any] = {}
-        if not lost:
-            replies, lost = self._pool.exchange(requests)
-        if lost:
-            spans = ", ".join(f"{self._bounds[w]} to {self._bounds[w + 1] - 1}" for w in lost)
-            raise RuntimeError(
-                f"simulations {spans} are not there: never restored, or their worker died; "
-                "restore them before they are stepped or captured"
-            )
-        return replies
-
-
 class _WorkerProcess:
-    """One worker process and the pipes to it; may be started again."""
+    """One worker process and the channel to it; may be started again."""
 
     def __init__(self) -> None:
         self.generation = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
 
     @property
     def running(self) -> bool:
         return self._process is not None
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self, first_message: bytes) -> None:
-        path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
+    def start(self) -> None:
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        requests, replies = shared_file(), shared_file()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, path],
+            [sys.executable, "-c", _BOOT, json.dumps([path, [os.getpid(), requests, replies]])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pass_fds=(requests, replies),
             env={**os.environ, **_ONE_THREAD},
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._channel = Channel(self._process.stdout, self._process.stdin, replies, requests)
         self.generation += 1
-        self.send(first_message)
 
-    def send(self, message: bytes) -> bool:
+    def send(self, message: Any) -> bool:
         """Send a message; False if the worker is dead."""
-        if self._process is None or self._process.stdin is None:
-            return False
+        assert self._channel is not None
         try:
-            self._process.stdin.write(message)
-            self._process.stdin.flush()
-        except OSError:
+            self._channel.send(message)
+        except BrokenPipeError:
             return False
         return True
 
     def receive(self) -> tuple[str, Any] | None:
         """Wait for a reply; None if the worker died."""
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None and self._channel is not None
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        # A process that the env left behind may keep the pipe open: its end alone says nothing.
+        while not wait([pipe], _LIFE_CHECK_S):
+            if self._process.poll() is not None and not wait([pipe], 0):
+                return None
         try:
-            return pickle.load(self._process.stdout)
+            return self._channel.receive()
         except (EOFError, pickle.UnpicklingError):
             return None
 
     def stop(self, patience_s: float = 0.0) -> None:
         """End the process: kindly within `patience_s`, then by force."""
         process, self._process = self._process, None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
         if process is None:
             return
-        for pipe in (process.stdin, process.stdout):
-            try:
-                if pipe is not None:
-                    pipe.close()
-            except OSError:  # what was buffered for a dead worker
-                continue
         try:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:

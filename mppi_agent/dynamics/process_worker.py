@@ -7,36 +7,42 @@ draws no random numbers and never imports torch. It ends when its parent does.
 from __future__ import annotations
 
 import os
-import pickle
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
 from mppi_agent.cloning import unpack
 from mppi_agent.dynamics.env_step import EnvStepSimulations, rollout_samples
+from mppi_agent.dynamics.process_channel import Channel
 from mppi_agent.interfaces import EnvState, RolloutBatch, StepBatch
 
 __all__ = ["main"]
 
-_PARENT_CHECK_S = 2.0
+_PARENT_CHECK_S = 1.0
 
 
-def main() -> None:
-    """Serve requests until stdin closes."""
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
+def main(parent: int, incoming_area: int, outgoing_area: int) -> None:
+    """Serve requests until stdin closes.
+
+    Args:
+        parent: Process id of the parent; this process ends with it.
+        incoming_area: File descriptor of the memory that requests come in.
+        outgoing_area: File descriptor of the memory that replies go in.
+    """
+    channel = Channel(
+        os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"), incoming_area, outgoing_area
+    )
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # an env that asks for input must not wait for it
     os.dup2(2, 1)  # what an env prints must not get between the replies
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     worker = _Worker()
     while True:
         try:
-            name, arguments = pickle.load(requests)
+            name, arguments = channel.receive()
         except EOFError:
             return
         try:
@@ -44,10 +50,11 @@ def main() -> None:
         except Exception:
             reply = ("error", traceback.format_exc())
         try:
-            replies.write(cloudpickle.dumps(reply))
-            replies.flush()
-        except BrokenPipeError:
-            sys.exit(1)
+            channel.send(reply)
+        except OSError:  # nobody is there to read it
+            return
+        except Exception:  # the env returned what cannot be sent
+            channel.send(("error", traceback.format_exc()))
 
 
 class _Worker:
@@ -65,8 +72,25 @@ class _Worker:
     ) -> RolloutBatch:
         return rollout_samples(self._env, states, owners, actions, keep_observations=keep)
 
-    def open(self, key: int, num: int) -> None:
-        self._sets[key] = EnvStepSimulations(self._env, num)
+    def resume(
+        self,
+        key: int,
+        num: int,
+        indices: Sequence[int],
+        starts: Sequence[EnvState],
+        taken: Sequence[Sequence[np.ndarray]],
+    ) -> None:
+        """Make a set of simulations, put some into states and repeat the actions taken since."""
+        self.discard(key)
+        simulations = EnvStepSimulations(self._env, num)
+        simulations.restore(starts, np.asarray(indices, dtype=int))
+        for step in range(max(map(len, taken), default=0)):
+            live = [place for place, actions in enumerate(taken) if len(actions) > step]
+            simulations.step(
+                np.array([taken[place][step] for place in live]),
+                np.array([indices[place] for place in live]),
+            )
+        self._sets[key] = simulations
 
     def restore(self, key: int, states: Sequence[EnvState], indices: np.ndarray) -> None:
         self._sets[key].restore(states, indices)
@@ -78,7 +102,8 @@ class _Worker:
         return self._sets[key].snapshot(indices)
 
     def discard(self, key: int) -> None:
-        self._sets.pop(key).close()
+        if key in self._sets:
+            self._sets.pop(key).close()
 
 
 def _exit_with_parent(parent: int) -> None:

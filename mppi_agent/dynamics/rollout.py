@@ -19,10 +19,11 @@ from mppi_agent.dynamics.observations import (
     stack_observations,
     write_rows,
 )
-from mppi_agent.interfaces import EnvState, RolloutBatch, Simulations
+from mppi_agent.interfaces import EnvState, RolloutBatch, Simulations, StepBatch
 
 __all__ = [
     "join_batches",
+    "join_steps",
     "open_loop_rollout",
     "reshape_batch",
     "validate_actions",
@@ -136,6 +137,23 @@ def join_batches(batches: Sequence[RolloutBatch]) -> RolloutBatch:
         sim_steps=sum(batch.sim_steps for batch in batches),
         observations=join_observations(kept, axis=1) if kept else None,
     )
+
+
+def join_steps(batches: Sequence[StepBatch], places: Sequence[np.ndarray]) -> StepBatch:
+    """Put the outcomes of some simulations each together.
+
+    Args:
+        batches: At least one, not empty.
+        places: Where each batch belongs; together all of 0 to N - 1.
+    """
+    num = sum(map(len, places))
+    observations = empty_observations(batches[0].observations, (num,))
+    rewards, terminated, diverged = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
+    for batch, where in zip(batches, places, strict=True):
+        write_rows(observations, where, batch.observations)
+        rewards[where], terminated[where] = batch.rewards, batch.terminated
+        diverged[where] = batch.diverged
+    return StepBatch(observations, rewards, terminated, diverged)
 
 
 def validate_rollout(

@@ -1,0 +1,51 @@
+"""Lines of CSV that say where, with what and from which commit a number was measured."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["PROVENANCE", "append", "commit", "provenance"]
+
+PROVENANCE = ("cores", "commit", "versions", "machine")
+_PACKAGES = ("gymnasium", "mujoco", "stable_baselines3", "torch", "numpy")
+
+
+def provenance() -> dict[str, object]:
+    """Return the columns `PROVENANCE`: cores that this process may use, commit, versions."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "commit": commit(),
+        "versions": " ".join(f"{name}={version(name)}" for name in _PACKAGES),
+        "machine": platform.machine(),
+    }
+
+
+def append(path: Path, row: dict[str, object], fields: list[str] | None = None) -> None:
+    """Add a line to a CSV, with a head if it is new.
+
+    Args:
+        path: Of the file; its folder is made.
+        row: By column.
+        fields: Order of the columns, where a row may leave some out; None: that of `row`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fields or list(row), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def commit() -> str:
+    """Return the commit that is measured, with a mark if files differ from it."""
+    here = Path(__file__).parent
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
+    )
+    return described.stdout.strip()
