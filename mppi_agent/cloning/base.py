@@ -36,6 +36,11 @@ class AttributeAdapter:
     """Clone an env through its instance attributes; the built-in adapters derive from it.
 
     An instance remembers the env that it served last, so it is cheapest with one env only.
+
+    Attributes:
+        name: What reports call the adapter.
+        exclude: Attributes that are not state, in the env and its inner parts; copies share them.
+        inner_generator: Attribute that holds the random generator of an inner part.
     """
 
     name = "attributes"
@@ -81,8 +86,7 @@ class AttributeAdapter:
             if name == "np_random" or name.endswith(".generator"):
                 target[name] = copy_generator(value)
         sources = {"env": env, **self.inner_parts(env)}
-        exclude = self._not_state()
-        copy_instances(sources, exclude, source, target)
+        copy_instances(sources, self._not_state(), source, target)
         target["env"].render_mode = None
         return target["env"]
 

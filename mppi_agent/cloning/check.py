@@ -22,7 +22,7 @@ __all__ = ["CloneReport", "Mismatch", "Verdict", "check_clones", "require_clonea
 
 _NUM_SNAPSHOTS = 12
 _REPLAY_STEPS = 15
-_MAX_MISMATCHES = 20
+_MAX_MISMATCHES = 10
 _TOLERANCE = 1e-6
 
 
@@ -64,7 +64,7 @@ class CloneReport:
     Attributes:
         env_name: The env that was checked.
         adapter: What captures its state; None where nothing can.
-        mismatches: Differences found, the first few; empty when exact.
+        mismatches: Differences found, the worst few, worst first; empty when exact.
         tolerance: Largest `Mismatch.relative` that counts as tolerable.
         num_compared: Steps replayed and compared.
         num_terminated: Episode ends among the original steps, by the env itself.
@@ -102,9 +102,7 @@ class CloneReport:
     @property
     def worst(self) -> Mismatch | None:
         """The mismatch of the largest relative amount; None when exact."""
-        return max(
-            self.mismatches, key=lambda m: inf if isnan(m.relative) else m.relative, default=None
-        )
+        return self.mismatches[0] if self.mismatches else None
 
     def __str__(self) -> str:
         rows = [("env", self.env_name), ("cloning", str(self.verdict))]
@@ -115,7 +113,7 @@ class CloneReport:
             ]
         if self.worst is not None:
             rows += [("worst", str(self.worst))]
-            rows += [("mismatch", str(m)) for m in self.mismatches if m is not self.worst]
+            rows += [("mismatch", str(mismatch)) for mismatch in self.mismatches[1:]]
         if self.backend is not None:
             rows += [("backend", self.backend), ("speed", f"{self.steps_per_second:,.0f} steps/s")]
         if self.reason is not None:
@@ -222,9 +220,8 @@ def _check(cloneable: Cloneable, steps: int, seed: int, tolerance: float) -> Clo
             for replay in replays:
                 mismatches += replay.advance()
         compared += sum(replay.num_compared for replay in replays)
-        if len(mismatches) >= _MAX_MISMATCHES:
-            break
     twin.close()
+    mismatches.sort(key=lambda m: -inf if isnan(m.relative) else -m.relative)
     return CloneReport(
         env_name=_name_of(cloneable),
         adapter=cloneable.adapter.name,

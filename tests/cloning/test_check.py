@@ -83,6 +83,8 @@ def test_three_verdicts_and_the_worst_mismatch():
     assert report.worst.amount == pytest.approx(1e-9, rel=1e-3)
     assert report.worst.quantity in ("observation", "reward") and report.worst.step >= 1
     assert f"worst      {report.worst}" in str(report)
+    sizes = [mismatch.relative for mismatch in report.mismatches]
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 10
     assert check_clones(Rounding(), steps=30, tolerance=1e-12).verdict is Verdict.IMPOSSIBLE
     assert check_clones(Forgetful(), steps=30).verdict is Verdict.IMPOSSIBLE
 
