@@ -125,7 +125,7 @@ def bench_planner(
     recording = Recording(dynamics)
     plan(recording)
     clock = _Clock()
-    observed = clock.watch(dynamics)
+    observed = clock.watch(env, dynamics)
     parts: list[dict[str, float]] = []
 
     def plan_in_parts() -> float:
@@ -252,10 +252,10 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def watch(self, dynamics: Dynamics) -> Any:
+    def watch(self, env: Cloneable, dynamics: Dynamics) -> Any:
         """Return a stand-in for a backend whose `rollout` is timed, its parts where known."""
         if isinstance(dynamics, MujocoBatchDynamics):
-            dynamics = _WatchedBatch(dynamics, self)
+            dynamics = _WatchedBatch(env, dynamics.num_threads, self)
         return SimpleNamespace(rollout=self.timing("rollouts", dynamics.rollout))
 
     def timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -274,8 +274,8 @@ class _Clock:
 class _WatchedBatch(MujocoBatchDynamics):
     """A MuJoCo batch with a clock in it."""
 
-    def __init__(self, watched: MujocoBatchDynamics, clock: _Clock) -> None:
-        super().__init__(watched._env, num_threads=watched.num_threads)
+    def __init__(self, env: Cloneable, num_threads: int, clock: _Clock) -> None:
+        super().__init__(env, num_threads=num_threads)
         self._clock = clock
         task = self._task
         verbs = ("observations", "rewards", "terminated")
