@@ -107,7 +107,7 @@ class _Outcome:
         """
         steps = np.arange(ends.shape[1])
         stop = start + len(steps)
-        has_ended: np.ndarray = ends.any(axis=1)
+        has_ended = np.asarray(ends.any(axis=1))
         last = np.where(has_ended, ends.argmax(axis=1), len(steps) - 1)
         self._rewards[live, start:stop] = np.where(steps <= last[:, None], rewards, 0.0)
         self._lengths[live[has_ended]] = start + last[has_ended] + 1
