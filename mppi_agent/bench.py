@@ -114,28 +114,13 @@ def bench_planner(
     env = Cloneable(make_env(env_id))
     env.reset(seed=seed)
     dynamics, oracle = make_dynamics(env, num_workers=num_threads), EnvStepDynamics(env)
-    config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
-    scaling = box_scaling(env.action_space)
-    nominals = np.zeros((1, 1, horizon, scaling.action_dims))
-
-    def plan(simulator: Any) -> None:
-        planner = MPPI(config, simulator, scaling.to_env)
-        planner.plan([env.snapshot()], nominals, np.random.default_rng(seed))
-
+    plan = _planning(env, num_samples, horizon, seed)
     recording = Recording(dynamics)
     plan(recording)
     clock = _Clock()
-    observed = clock.watch(dynamics)
-    parts: list[dict[str, float]] = []
-
-    def plan_in_parts() -> float:
-        clock.seconds.clear()
-        total = timed(lambda: plan(observed))()
-        parts.append(_parts_ms(clock.seconds, total))
-        return total
-
+    watched = clock.watch(env, dynamics)
     calls: dict[str, Callable[[], float]] = {
-        "parts": plan_in_parts,
+        "parts": lambda: clock.time_parts(lambda: plan(watched)),
         "plan": timed(lambda: plan(dynamics)),
         "rollout": timed(lambda: recording.repeat(dynamics)),
         "env_step": timed(lambda: recording.repeat(oracle)),
@@ -144,7 +129,9 @@ def bench_planner(
         calls["physics"] = recording.bare_physics(env, dynamics.num_threads)
     seconds = alternate(calls, repeats)
     physics = seconds.get("physics")
-    result = PlannerBench(
+    for closing in (oracle, dynamics, env):
+        closing.close()
+    return PlannerBench(
         env_id=env_id,
         backend=type(dynamics).__name__,
         num_threads=num_threads or num_cores(),
@@ -152,14 +139,21 @@ def bench_planner(
         horizon=horizon,
         sim_steps=recording.sim_steps,
         plan_ms=1e3 * float(np.median(seconds["plan"])),
-        parts_ms={name: float(np.median([part[name] for part in parts[1:]])) for name in parts[0]},
+        parts_ms=clock.parts_ms(repeats),
         plan_over_physics=None if physics is None else ratio(seconds["plan"], physics),
         env_step_over_rollout=ratio(seconds["env_step"], seconds["rollout"]),
     )
-    oracle.close()
-    dynamics.close()
-    env.close()
-    return result
+
+
+def _planning(env: Cloneable, num_samples: int, horizon: int, seed: int) -> Callable[[Any], object]:
+    """Return what plans from the state of `env` on a backend, the same plan each time."""
+    config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
+    scaling = box_scaling(env.action_space)
+    nominals = np.zeros((1, 1, horizon, scaling.action_dims))
+    states = [env.snapshot()]
+    return lambda dynamics: MPPI(config, dynamics, scaling.to_env).plan(
+        states, nominals, np.random.default_rng(seed)
+    )
 
 
 class Recording:
@@ -243,19 +237,16 @@ class BarePhysics:
 
 
 class _Clock:
-    """Add up the time that a backend spends in its parts.
-
-    Attributes:
-        seconds: By name of the part.
-    """
+    """Add up the time that a plan spends in its parts, round by round."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._rounds: list[dict[str, float]] = []
 
-    def watch(self, dynamics: Dynamics) -> Any:
+    def watch(self, env: Cloneable, dynamics: Dynamics) -> Any:
         """Return a stand-in for a backend whose `rollout` is timed, its parts where known."""
         if isinstance(dynamics, MujocoBatchDynamics):
-            dynamics = _WatchedBatch(dynamics, self)
+            dynamics = _WatchedBatch(env, dynamics.num_threads, self)
         return SimpleNamespace(rollout=self.timing("rollouts", dynamics.rollout))
 
     def timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -265,17 +256,34 @@ class _Clock:
             start = time.perf_counter()
             result = function(*args, **kwargs)
             spent = time.perf_counter() - start
-            self.seconds[part] = self.seconds.get(part, 0.0) + spent
+            self._seconds[part] = self._seconds.get(part, 0.0) + spent
             return result
 
         return measured
+
+    def time_parts(self, plan: Callable[[], object]) -> float:
+        """Plan on a watched backend; return the seconds and remember those of the parts."""
+        self._seconds.clear()
+        total = timed(plan)()
+        parts = dict(self._seconds)
+        rollouts = parts.pop("rollouts")
+        rest = "other Python of rollouts" if parts else "rollouts"
+        parts[rest] = rollouts - sum(parts.values())
+        parts["sampling and weights"] = total - rollouts
+        self._rounds.append(parts)
+        return total
+
+    def parts_ms(self, repeats: int) -> dict[str, float]:
+        """Return the median milliseconds of each part over the last `repeats` rounds."""
+        last = self._rounds[-repeats:]
+        return {name: 1e3 * float(np.median([part[name] for part in last])) for name in last[0]}
 
 
 class _WatchedBatch(MujocoBatchDynamics):
     """A MuJoCo batch with a clock in it."""
 
-    def __init__(self, watched: MujocoBatchDynamics, clock: _Clock) -> None:
-        super().__init__(watched._env, num_threads=watched.num_threads)
+    def __init__(self, env: Cloneable, num_threads: int, clock: _Clock) -> None:
+        super().__init__(env, num_threads=num_threads)
         self._clock = clock
         task = self._task
         verbs = ("observations", "rewards", "terminated")
@@ -321,13 +329,3 @@ def alternate(calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
     """Return the median of the ratios of each round."""
     return float(np.median(numerator / denominator))
-
-
-def _parts_ms(seconds: Mapping[str, float], total: float) -> dict[str, float]:
-    """Return milliseconds of each part of a plan."""
-    rollouts = seconds["rollouts"]
-    parts = {name: value for name, value in seconds.items() if name != "rollouts"}
-    rest = "other Python of rollouts" if parts else "rollouts"
-    parts[rest] = rollouts - sum(parts.values())
-    parts["sampling and weights"] = total - rollouts
-    return {name: 1e3 * value for name, value in parts.items()}

@@ -19,6 +19,7 @@ __all__ = ["ContactPhysics", "Physics", "physics_for"]
 
 _CONTACT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # of mj_rnePostConstraint
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+_TIME = int(mujoco.mjtState.mjSTATE_TIME)
 
 
 def physics_for(
@@ -57,8 +58,11 @@ class Physics(Batch):
         """
         substeps = controls.shape[1] * nstep
         held = np.repeat(controls, nstep, axis=1)
-        record = self.rollout(substeps, held, record=tuple(fields), ids=ids)
-        return {name: values[:, nstep - 1 :: nstep] for name, values in record.items()}
+        # A batch records the time only as a part of the state.
+        items = {name: _TIME if name == "time" else name for name in fields}
+        record = self.rollout(substeps, held, record=tuple(items.values()), ids=ids)
+        last = {name: record[item][:, nstep - 1 :: nstep] for name, item in items.items()}
+        return {name: v[..., 0] if name == "time" else v for name, v in last.items()}
 
 
 class ContactPhysics(Physics):
@@ -102,7 +106,7 @@ class ContactPhysics(Physics):
     ) -> dict[str, np.ndarray]:
         """Step simulations through sequences of controls; see `Physics.run`."""
         leading = controls.shape[:2]
-        templates = {name: getattr(self._workspaces[0], name) for name in fields}
+        templates = {name: np.asarray(getattr(self._workspaces[0], name)) for name in fields}
         record = {
             name: np.empty((*leading, *template.shape), template.dtype)
             for name, template in templates.items()
@@ -129,7 +133,9 @@ class ContactPhysics(Physics):
         """Run simulations from the queue, one after the other, on one MjData."""
         model, warnings = self.model, self.warning[:, :, 1]
         warned, ctrl = data.warning.number, data.ctrl
-        outputs = [(values, getattr(data, name)) for name, values in record.items()]
+        # Numbers such as `time` are read anew each time; arrays are live.
+        numbers = [(values, name) for name, values in record.items() if values.ndim == 2]
+        arrays = [(v, getattr(data, name)) for name, v in record.items() if v.ndim > 2]
         for place, sim in queue:
             row = self.state[sim]
             mujoco.mj_setState(model, data, row, _STATE)
@@ -138,7 +144,9 @@ class ContactPhysics(Physics):
                 ctrl[:] = control
                 mujoco.mj_step(model, data, nstep)
                 mujoco.mj_rnePostConstraint(model, data)
-                for values, field in outputs:
+                for values, field in arrays:
                     values[place, step] = field
+                for values, name in numbers:
+                    values[place, step] = getattr(data, name)
             mujoco.mj_getState(model, data, row, _STATE)
             warnings[sim] += warned

@@ -47,50 +47,96 @@ def rollout_in_stretches(
     num, horizon = actions.shape[:2]
     fields = {*task.before_fields, *task.after_fields}
     most_steps = _MOST_NUMBERS // (nstep * sum(_size(physics, name) for name in fields))
-    rewards, lengths = np.zeros((num, horizon)), np.full(num, horizon)
-    terminated = np.zeros(num, dtype=bool)
-    kept_shape = (num, horizon, *observations.shape[1:])
-    kept = np.empty(kept_shape, observations.dtype) if keep_observations else None
+    outcome = _Outcome(task, observations, horizon, keep_observations)
     live = np.arange(num)
     start = growth = 0
     while start < horizon and live.size:
         least = -(-_LEAST_SUBSTEPS // (live.size * nstep))
         stretch = min(least << growth, max(1, most_steps // live.size), horizon - start)
-        stop = start + stretch
-        taken = actions[live, start:stop]
+        taken = actions[live, start : start + stretch]
         after = physics.run(taken, nstep, fields, live)
-        paid, ends = _judge(task, before, after, taken)
-        has_ended = ends.any(axis=1)
-        last = np.where(has_ended, ends.argmax(axis=1), stretch - 1)
-        rewards[live, start:stop] = np.where(np.arange(stretch) <= last[:, None], paid, 0.0)
-        lengths[live[has_ended]] = start + last[has_ended] + 1
-        terminated[live] = has_ended
-
-        leaving = np.flatnonzero(has_ended | (stop == horizon))
-        if leaving.size:
-            seen = {name: values[leaving, last[leaving]] for name, values in after.items()}
-            observations[live[leaving]] = task.observations(seen)
-        if kept is not None:
-            shown = _observe_all(task, after)
-            repeats = np.minimum(np.arange(stretch), last[:, None])
-            kept[live, start:stop] = shown[np.arange(live.size)[:, None], repeats]
-            kept[live[has_ended], stop:] = observations[live[has_ended], None]
-
+        if physics.warning[:num, :, 1].any():
+            return None
+        has_ended = outcome.store(live, start, after, *_judge(task, before, after, taken))
         before = {name: after[name][~has_ended, -1] for name in task.before_fields}
         live = live[~has_ended]
-        start, growth = stop, 0 if has_ended.any() else growth + 1
-    is_sound = not physics.warning[:num, :, 1].any() and np.isfinite(rewards).all()
-    if not (is_sound and np.isfinite(observations if kept is None else kept).all()):
-        return None
-    return RolloutBatch(
-        rewards=rewards[None],
-        terminated=terminated[None],
-        diverged=np.zeros((1, num), dtype=bool),
-        lengths=lengths[None],
-        final_observations=observations[None],
-        sim_steps=int(lengths.sum()),
-        observations=None if kept is None else kept[None],
-    )
+        start, growth = start + stretch, 0 if has_ended.any() else growth + 1
+    return outcome.batch()
+
+
+class _Outcome:
+    """The arrays of a `RolloutBatch`, filled stretch by stretch.
+
+    Args:
+        task: Computes observations.
+        observations: Becomes `final_observations`, shape (n, *obs).
+        horizon: Control steps, H.
+        keep_observations: Whether those of every step are kept.
+    """
+
+    def __init__(
+        self, task: BatchTask, observations: np.ndarray, horizon: int, keep_observations: bool
+    ) -> None:
+        self._task = task
+        self._horizon = horizon
+        num, *shape = observations.shape
+        self._final = observations
+        self._kept: np.ndarray | None = None
+        if keep_observations:
+            self._kept = np.empty((num, horizon, *shape), observations.dtype)
+        self._rewards = np.zeros((num, horizon))
+        self._terminated = np.zeros(num, dtype=bool)
+        self._lengths = np.full(num, horizon)
+
+    def store(
+        self,
+        live: np.ndarray,
+        start: int,
+        after: dict[str, np.ndarray],
+        rewards: np.ndarray,
+        ends: np.ndarray,
+    ) -> np.ndarray:
+        """Store a stretch and return which of its simulations ended, shape (n,).
+
+        Args:
+            live: The simulations of the stretch, shape (n,).
+            start: Its first step.
+            after: Fields after each step, shape (n, steps, ...).
+            rewards: Shape (n, steps).
+            ends: Where the episode ended, and anything after that, shape (n, steps).
+        """
+        steps = np.arange(ends.shape[1])
+        stop = start + len(steps)
+        has_ended = np.asarray(ends.any(axis=1))
+        last = np.where(has_ended, ends.argmax(axis=1), len(steps) - 1)
+        self._rewards[live, start:stop] = np.where(steps <= last[:, None], rewards, 0.0)
+        self._lengths[live[has_ended]] = start + last[has_ended] + 1
+        self._terminated[live] = has_ended
+        leaving = np.flatnonzero(has_ended | (stop == self._horizon))
+        if leaving.size:
+            seen = {name: values[leaving, last[leaving]] for name, values in after.items()}
+            self._final[live[leaving]] = self._task.observations(seen)
+        if self._kept is not None:
+            shown = _observe_all(self._task, after)
+            repeats = np.minimum(steps, last[:, None])
+            self._kept[live, start:stop] = shown[np.arange(live.size)[:, None], repeats]
+            self._kept[live[has_ended], stop:] = self._final[live[has_ended], None]
+        return has_ended
+
+    def batch(self) -> RolloutBatch | None:
+        """Return the outcome, or None where a number is not finite."""
+        shown = self._final if self._kept is None else self._kept
+        if not (np.isfinite(self._rewards).all() and np.isfinite(shown).all()):
+            return None
+        return RolloutBatch(
+            rewards=self._rewards[None],
+            terminated=self._terminated[None],
+            diverged=np.zeros((1, len(self._lengths)), dtype=bool),
+            lengths=self._lengths[None],
+            final_observations=self._final[None],
+            sim_steps=int(self._lengths.sum()),
+            observations=None if self._kept is None else self._kept[None],
+        )
 
 
 def _judge(

@@ -275,3 +275,9 @@ def test_useless_arguments_are_refused():
         dynamics.rollout([env.snapshot()], np.zeros((1, 2, 5, 2)))
     with pytest.raises(ValueError, match="finite"):
         dynamics.rollout([env.snapshot()], np.full((1, 2, 5, 3), np.nan))
+    simulations = dynamics.simulations(2)
+    simulations.restore([env.snapshot()] * 2)
+    with pytest.raises(ValueError, match="finite"):
+        simulations.step(np.full((2, 3), np.nan))
+    with pytest.raises(ValueError, match="2 simulations need as many actions"):
+        simulations.step(np.zeros((1, 3)))

@@ -141,18 +141,28 @@ MOCAP_XML = """<mujoco><option timestep="0.01" integrator="RK4"/><worldbody>
 
 
 class BallTask:
+    """Reads state, time, counts, lagging positions and, where asked to, contact forces."""
+
     before_fields = ("xpos",)
-    after_fields = ("qpos", "qvel", "xpos", "cfrc_ext", "mocap_pos")
+    after_fields = ("qpos", "qvel", "xpos", "mocap_pos", "time", "ncon")
 
     def observations(self, after):
         return np.concatenate((after["qpos"], after["qvel"], after["mocap_pos"][:, 0]), axis=1)
 
     def rewards(self, before, after, actions):
         moved = after["xpos"][:, 2, 2] - before["xpos"][:, 2, 2]
-        return moved - 1e-4 * np.abs(after["cfrc_ext"][:, 2]).sum(axis=1)
+        return moved - 1e-3 * after["time"] - 1e-2 * after["ncon"]
 
     def terminated(self, after):
         return after["qpos"][:, 0] > 0.4
+
+
+class FeelingBallTask(BallTask):
+    after_fields = (*BallTask.after_fields, "cfrc_ext")
+
+    def rewards(self, before, after, actions):
+        force = np.abs(after["cfrc_ext"][:, 2]).sum(axis=1)
+        return super().rewards(before, after, actions) - 1e-4 * force
 
 
 class OwnBall(MujocoEnv):
@@ -160,34 +170,37 @@ class OwnBall(MujocoEnv):
 
     metadata: ClassVar = {"render_modes": []}
 
-    def __init__(self, path):
+    def __init__(self, path, feels):
+        self.feels = feels
         space = Box(-np.inf, np.inf, (18,), np.float64)
         super().__init__(path, frame_skip=3, observation_space=space)
 
     def batch_task(self):
-        return BallTask()
+        return FeelingBallTask() if self.feels else BallTask()
 
     def reset_model(self):
-        self.data.mocap_pos[0] = self.np_random.uniform((0, -1, 0.5), (1, 1, 1.5))
+        self.data.mocap_pos[0] = self.np_random.uniform((0, -1, 0.05), (1, 1, 0.5))
         self.set_state(self.init_qpos, self.init_qvel)
         return self._observe()
 
     def step(self, action):
-        before = self.data.body("ball").xpos[2]
+        data, before = self.data, self.data.body("ball").xpos[2]
         self.do_simulation(action, self.frame_skip)
-        reward = self.data.body("ball").xpos[2] - before
-        reward -= 1e-4 * np.abs(self.data.body("ball").cfrc_ext).sum()
-        return self._observe(), reward, bool(self.data.qpos[0] > 0.4), False, {}
+        reward = data.body("ball").xpos[2] - before - 1e-3 * data.time - 1e-2 * data.ncon
+        if self.feels:
+            reward -= 1e-4 * np.abs(data.body("ball").cfrc_ext).sum()
+        return self._observe(), reward, bool(data.qpos[0] > 0.4), False, {}
 
     def _observe(self):
         data = self.data
         return np.concatenate((data.qpos, data.qvel, data.mocap_pos[0]))
 
 
-def test_mocap_bodies_and_weld_forces_of_an_env_of_ones_own_are_carried(tmp_path):
+@pytest.mark.parametrize("feels", [False, True])
+def test_an_env_of_ones_own_with_mocap_welds_and_time_joins(tmp_path, feels):
     path = tmp_path / "ball.xml"
     path.write_text(MOCAP_XML)
-    env = Cloneable(OwnBall(str(path)))
+    env = Cloneable(OwnBall(str(path), feels))
     env.reset(seed=0)
     oracle, fast = EnvStepDynamics(env), MujocoBatchDynamics(env, num_threads=1)
     states = oracle.initial_states(3, np.random.default_rng(0))
@@ -198,6 +211,11 @@ def test_mocap_bodies_and_weld_forces_of_an_env_of_ones_own_are_carried(tmp_path
     np.testing.assert_array_equal(driven.lengths, checked.lengths)
     np.testing.assert_allclose(driven.rewards, checked.rewards, rtol=1e-12, atol=1e-12)
     assert 0 < checked.terminated.sum() < 18 and np.ptp(checked.rewards) > 0.01
+    simulations = fast.simulations(3)
+    simulations.restore(states)
+    np.testing.assert_array_equal(
+        simulations.step(actions[:, 0, 0]).rewards, driven.rewards[:, 0, 0]
+    )
 
 
 class LaggingCheetah(HalfCheetahEnv):
