@@ -41,7 +41,8 @@ class BatchVecEnv(VecEnv):
     Args:
         env: An env id or a Gymnasium env, which is copied and left alone.
         n_envs: Simulations, N.
-        dynamics: Simulates; None: the fastest exact backend. The caller closes one handed in.
+        dynamics: Simulates; None: the fastest exact backend. The caller closes one handed in, such
+            as an ensemble of perturbed models, on which a policy learns to cope with all of them.
         seed: Of the resets; None: not reproducible. `seed()` works, too, as on any `VecEnv`.
 
     Raises:

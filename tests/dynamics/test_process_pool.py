@@ -246,7 +246,8 @@ def test_closed_pool_says_so_and_its_processes_are_gone():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have it ignored
 import gymnasium as gym, numpy as np
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
