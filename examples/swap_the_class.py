@@ -11,7 +11,7 @@ for algorithm in (PPO, SAC, MPPIGPS):
     env = VecNormalize(make_vec_env("Pendulum-v1", seed=0, wrapper_class=Cloneable))
     eval_env = VecNormalize(make_vec_env("Pendulum-v1", seed=1), training=False, norm_reward=False)
     evaluation = EvalCallback(eval_env, n_eval_episodes=10, eval_freq=400, verbose=0)
-    model = algorithm("MlpPolicy", env, seed=0).learn(800, evaluation)
-    print(f"{algorithm.__name__}: return {evaluation.last_mean_reward:.0f} after 800 env steps")
+    model = algorithm("MlpPolicy", env, learning_rate=3e-4, seed=0).learn(1_200, evaluation)
+    print(f"{algorithm.__name__}: return {evaluation.last_mean_reward:.0f} after 1,200 env steps")
 
 print(f"MPPIGPS simulated {model.num_sim_steps:,} steps beside them")

@@ -286,6 +286,7 @@ class MPPIGPS(GuidedAlgorithm):
             )
             update_normalizers(self.policy, observations)
         self._n_updates += self.n_epochs
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._account(0, {f"train/{name}": value for name, value in figures.items()})
         self.logger.record("train/advantage_std", float(advantages.std()))
         self.logger.record("train/std", mean_std(self.policy))

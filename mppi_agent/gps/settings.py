@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from mppi_agent.cloning import Cloneable, find_cloneable
@@ -30,8 +31,7 @@ def cloneable_env(env: Any) -> Any:
     """
     if env is None:
         return None
-    if isinstance(env, str):
-        env = gym.make(env)
+    env = maybe_make_env(env, verbose=0)  # an id; able to render, as SB3 makes it
     _check_action_space(env.action_space)
     if isinstance(env, VecEnv):
         sub_env(env)

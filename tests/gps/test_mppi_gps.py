@@ -279,6 +279,7 @@ def test_the_log_has_sb3s_keys_and_ours(tmp_path):
         "rollout/ep_rew_mean",
         "rollout/ep_len_mean",
         "train/learning_rate",
+        "train/n_updates",
         "train/std",
         "planner/sim_steps",
         "seconds/sample",

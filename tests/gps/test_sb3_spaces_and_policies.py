@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import IdentityEnvBox, SimpleMultiObsEnv
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -29,7 +30,7 @@ from torch import nn
 from toy_envs import Target, make_target
 from toy_models import pendulum, same, small, weights
 
-from mppi_agent.cloning import Cloneable, NotCloneableError
+from mppi_agent.cloning import Cloneable, NotCloneableError, find_cloneable
 from mppi_agent.gps import MPPIGPS
 
 
@@ -88,6 +89,13 @@ def test_simple_envs_are_trained_and_predicted_in(make_env):
     single, _ = model.predict(observation[0], deterministic=True)
     assert single.shape == (1,)
     np.testing.assert_allclose(single, model.predict(observation, deterministic=True)[0][0])
+
+
+def test_an_env_id_is_made_as_sb3_makes_it():
+    """SB3: test_auto_wrap; rendering is for whoever records the student, copies never render."""
+    env = small("Pendulum-v1").get_env()
+    assert env.render_mode == "rgb_array" and env.env_is_wrapped(Monitor) == [True]
+    assert find_cloneable(env.envs[0]).private_copy().render_mode is None
 
 
 def test_an_env_that_draws_from_elsewhere_is_refused_with_a_report():
