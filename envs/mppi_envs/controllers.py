@@ -13,11 +13,11 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from mppi_envs.acrobot import AcrobotSwingUpEnv
+from mppi_envs.double_pendulum import DoublePendulumSwingUpEnv
 from mppi_envs.base import TaskEnv
 from mppi_envs.cart_pole import CartPoleSwingUpEnv
 
-__all__ = ["AcrobotController", "CartPoleController", "SwingUpController", "lqr_gain"]
+__all__ = ["DoublePendulumController", "CartPoleController", "SwingUpController", "lqr_gain"]
 
 _RICCATI_ITERATIONS = 2000
 
@@ -123,7 +123,7 @@ class CartPoleController(SwingUpController):
         return force / self._strength
 
 
-class AcrobotController(SwingUpController):
+class DoublePendulumController(SwingUpController):
     """Put energy in through the elbow while it is missing, with a spring that straightens it.
 
     Source: Xin and Kaneda 2007, "Analysis of the energy-based swing-up control of the Acrobot";
@@ -137,7 +137,7 @@ class AcrobotController(SwingUpController):
     catch_angle = 0.6  # radians, of each joint
     catch_control = 3.0  # what LQR may ask for; 1 is what the motor has
 
-    def __init__(self, env: AcrobotSwingUpEnv) -> None:
+    def __init__(self, env: DoublePendulumSwingUpEnv) -> None:
         super().__init__(env)
         self._data = mujoco.MjData(env.model)
         self._standing_energy = self._energy(np.zeros(2), np.zeros(2))
