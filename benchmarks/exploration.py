@@ -32,16 +32,11 @@ from mppi_envs.demonstrations import Controller, Demonstration, record
 PLANNERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "CartPoleSwingUp": {"horizon": 50, "knot_spacing": 10, "noise_std": 1.0},
-        "AcrobotSwingUp": {
-            "num_samples": 96,
-            "horizon": 60,
+        "DoublePendulumSwingUp": {
+            "horizon": 50,
             "knot_spacing": 6,
-            "noise_std": 0.6,
-            "noise_decay": 0.4,
-            "tail_scale": 1.2,
-            "ess_fraction": 0.05,
-            "elites": 8,
-            "discount": 1.0,
+            "noise_std": 0.8,
+            "tail_scale": 1.0,
         },
         "BallInCup": {"num_samples": 48, "horizon": 40, "knot_spacing": 8, "noise_std": 1.0},
         "PointMaze": {"num_samples": 48, "horizon": 60, "knot_spacing": 10, "noise_std": 1.0},

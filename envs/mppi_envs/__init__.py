@@ -13,7 +13,7 @@ __all__ = ["ENV_IDS"]
 # Name: (entry point, time limit in control steps).
 _ENVS = {
     "CartPoleSwingUp": ("mppi_envs.cart_pole:CartPoleSwingUpEnv", 200),
-    "AcrobotSwingUp": ("mppi_envs.acrobot:AcrobotSwingUpEnv", 300),
+    "DoublePendulumSwingUp": ("mppi_envs.double_pendulum:DoublePendulumSwingUpEnv", 300),
     "BallInCup": ("mppi_envs.ball_in_cup:BallInCupEnv", 120),
     "PointMaze": ("mppi_envs.point_maze:PointMazeEnv", 200),
     "ReachAround": ("mppi_envs.reach_around:ReachAroundEnv", 75),

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
 
-from mppi_envs.acrobot import AcrobotSwingUpEnv
 from mppi_envs.base import TaskEnv
 from mppi_envs.cart_pole import CartPoleSwingUpEnv
+from mppi_envs.double_pendulum import DoublePendulumSwingUpEnv
 
-__all__ = ["AcrobotController", "CartPoleController", "SwingUpController", "lqr_gain"]
+__all__ = ["CartPoleController", "DoublePendulumController", "SwingUpController", "lqr_gain"]
 
 _RICCATI_ITERATIONS = 2000
 
@@ -27,22 +27,19 @@ class SwingUpController(ABC):
 
     Args:
         env: The env that it is to act in; its model is read, perturbations included.
+
+    Attributes:
+        state_weights: LQR cost of squared positions and velocities, nq + nv numbers.
+        control_weight: LQR cost of the squared control.
     """
+
+    state_weights: ClassVar[tuple[float, ...]]
+    control_weight: ClassVar[float]
 
     def __init__(self, env: TaskEnv) -> None:
         upright = np.zeros(env.model.nq)
         self._model = env.model
         self._gain = lqr_gain(env, upright, self.state_weights, self.control_weight)
-
-    @property
-    @abstractmethod
-    def state_weights(self) -> Sequence[float]:
-        """LQR cost of squared positions and velocities, shape (nq + nv,)."""
-
-    @property
-    @abstractmethod
-    def control_weight(self) -> float:
-        """LQR cost of the squared control."""
 
     @abstractmethod
     def joint_state(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,17 +53,18 @@ class SwingUpController(ABC):
     def swing(self, qpos: np.ndarray, qvel: np.ndarray) -> float:
         """Return the control that pumps energy, not yet clipped."""
 
+    def balance(self, qpos: np.ndarray, qvel: np.ndarray) -> float:
+        """Return the control of the LQR, not yet clipped."""
+        return -float(self._gain[0] @ np.concatenate((qpos, qvel)))
+
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Return the action for one observation, shape (1,)."""
         qpos, qvel = self.joint_state(observation)
         if self.can_balance(qpos, qvel):
-            control = self._balancing(qpos, qvel)
+            control = self.balance(qpos, qvel)
         else:
             control = self.swing(qpos, qvel)
         return np.array([np.clip(control, -1.0, 1.0)], dtype=np.float32)
-
-    def _balancing(self, qpos: np.ndarray, qvel: np.ndarray) -> float:
-        return -float(self._gain[0] @ np.concatenate((qpos, qvel)))
 
     def predict(
         self,
@@ -123,21 +121,21 @@ class CartPoleController(SwingUpController):
         return force / self._strength
 
 
-class AcrobotController(SwingUpController):
-    """Put energy in through the elbow while it is missing, with a spring that straightens it.
+class DoublePendulumController(SwingUpController):
+    """Pump energy through the shoulder while it is missing, and keep the elbow from trailing.
 
-    Source: Xin and Kaneda 2007, "Analysis of the energy-based swing-up control of the Acrobot";
-    the law here keeps their terms and drops the cancelling of the coupling.
+    Source: Fantoni, Lozano and Spong 2000, "Energy based control of the Pendubot", for the pumping;
+    the terms of the elbow were found by random search.
     """
 
     state_weights = (10.0, 10.0, 1.0, 1.0)
-    control_weight = 1.0
-    pump_gain = 0.3  # controls per missing joule and radian per second
-    stiffness = 1.0  # controls per radian
-    catch_angle = 0.6  # radians, of each joint
-    catch_control = 3.0  # what LQR may ask for; 1 is what the motor has
+    control_weight = 10.0
+    pump_gain = 0.8  # controls per missing joule and radian per second of the shoulder
+    elbow_gains = (1.0, 0.25)  # controls per radian, and per radian per second
+    catch_angle = 0.7  # radians, of each joint
+    catch_control = 2.2  # what LQR may ask for; 1 is what the motor has
 
-    def __init__(self, env: AcrobotSwingUpEnv) -> None:
+    def __init__(self, env: DoublePendulumSwingUpEnv) -> None:
         super().__init__(env)
         self._data = mujoco.MjData(env.model)
         self._standing_energy = self._energy(np.zeros(2), np.zeros(2))
@@ -147,14 +145,15 @@ class AcrobotController(SwingUpController):
         return np.arctan2(observation[2:4], observation[:2]), observation[4:]
 
     def can_balance(self, qpos: np.ndarray, qvel: np.ndarray) -> bool:
-        """Say whether the tip is near the top and LQR would not saturate for long."""
+        """Say whether both links are nearly upright and LQR asks for little."""
         is_near = np.abs(qpos).max() < self.catch_angle
-        return bool(is_near and abs(self._balancing(qpos, qvel)) < self.catch_control)
+        return bool(is_near and abs(self.balance(qpos, qvel)) < self.catch_control)
 
     def swing(self, qpos: np.ndarray, qvel: np.ndarray) -> float:
-        """Push the elbow the way it turns, as long as energy is missing, and straighten it."""
+        """Push the shoulder the way it turns, as long as energy is missing."""
         missing = self._standing_energy - self._energy(qpos, qvel)
-        return float(self.pump_gain * missing * qvel[1] - self.stiffness * qpos[1])
+        stiffness, damping = self.elbow_gains
+        return self.pump_gain * missing * qvel[0] + stiffness * qpos[1] + damping * qvel[1]
 
     def _energy(self, qpos: np.ndarray, qvel: np.ndarray) -> float:
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel

@@ -141,7 +141,7 @@ def save_minari(
     except ImportError as error:
         raise ImportError("Minari datasets need the package: pip install 'minari[hdf5]'") from error
     _require_some(demonstrations)
-    buffers = []
+    buffers: list[Any] = []
     for episode in demonstrations:
         ends = np.zeros((2, len(episode.rewards)), dtype=bool)
         ends[0, -1], ends[1, -1] = episode.terminated, not episode.terminated
@@ -161,7 +161,9 @@ def save_minari(
 
 def _record_episode(controller: Controller, env: gym.Env, seed: int) -> Demonstration:
     observation, _ = env.reset(seed=int(seed))
-    observations, actions, rewards = [observation], [], []
+    observations = [observation]
+    actions: list[np.ndarray] = []
+    rewards: list[float] = []
     state, is_over = None, False
     while not is_over:
         action, state = controller.predict(observation, state, np.array([not actions]), True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mppi_agent import MPPIAgent, MPPIConfig
-from mppi_envs.controllers import CartPoleController, lqr_gain
+from mppi_envs.controllers import CartPoleController, DoublePendulumController, lqr_gain
 from mppi_envs.demonstrations import Demonstration, load_npz, record, save_minari, save_npz
 
 CART_POLE = "mppi_envs/CartPoleSwingUp-v0"
@@ -30,6 +30,13 @@ def test_the_cart_pole_controller_swings_up_and_stays_up(env):
     episodes = record(CartPoleController(env.unwrapped), env, seeds=range(10))
     assert all(episode.is_success for episode in episodes)
     assert all((episode.rewards[-50:] > 0.9).all() for episode in episodes)
+
+
+def test_the_double_pendulum_controller_swings_up_and_stays_up():
+    pendulum = gym.make("mppi_envs/DoublePendulumSwingUp-v0")
+    episodes = record(DoublePendulumController(pendulum.unwrapped), pendulum, seeds=range(5))
+    assert all(episode.is_success for episode in episodes)
+    assert all((episode.rewards[-25:] > 1.9).all() for episode in episodes)
 
 
 def test_a_controller_reads_the_perturbed_model():
@@ -70,9 +77,10 @@ def test_a_demonstration_replays_exactly(env, demonstrations):
 
 
 def test_the_planner_demonstrates_through_the_same_door():
-    expert = MPPIAgent("mppi_envs/PointMaze-v0", MPPIConfig(num_samples=8, horizon=5))
+    maze = gym.make("mppi_envs/PointMaze-v0", max_episode_steps=10)
+    expert = MPPIAgent(maze, MPPIConfig(num_samples=8, horizon=5))
     (episode,) = record(expert, expert.env, seeds=(0,))
-    assert len(episode.actions) == len(episode.rewards) == len(episode.observations) - 1 == 200
+    assert len(episode.actions) == len(episode.rewards) == len(episode.observations) - 1 == 10
     expert.close()
 
 

@@ -6,11 +6,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from mppi_envs.acrobot import AcrobotSwingUpEnv
 from mppi_envs.ant_maze import WALL_END, AntMazeEnv, distance_to_go
 from mppi_envs.ball_in_cup import BallInCupEnv
 from mppi_envs.base import TaskEnv
 from mppi_envs.cart_pole import CartPoleSwingUpEnv
+from mppi_envs.double_pendulum import DoublePendulumSwingUpEnv
 from mppi_envs.get_up import GetUpEnv
 from mppi_envs.point_maze import PointMazeEnv
 from mppi_envs.pusher import PusherEnv
@@ -63,8 +63,8 @@ def test_a_pole_is_paid_where_it_stands_slow_and_central(qpos, qvel, reward):
         ((np.pi, 0.0), 0.0, 0.0),
     ],
 )
-def test_an_acrobot_is_paid_above_the_shoulder_and_twice_when_it_stands(qpos, qvel, reward):
-    paid, success, _ = judged(AcrobotSwingUpEnv(), qpos, qvel)
+def test_a_double_pendulum_is_paid_above_the_shoulder_and_twice_when_it_stands(qpos, qvel, reward):
+    paid, success, _ = judged(DoublePendulumSwingUpEnv(), qpos, qvel)
     np.testing.assert_allclose(paid, reward, atol=1e-9)
     assert success == (reward > 1)
 

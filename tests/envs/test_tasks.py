@@ -122,15 +122,23 @@ def test_the_documented_sizes_are_the_real_ones(env_id):
         assert f"Observation, shape {env.observation_space.shape}" in type(env).__doc__
 
 
+def picture(env_id: str, render_mode: str) -> np.ndarray:
+    try:
+        env = gym.make(env_id, render_mode=render_mode, width=64, height=48)
+        env.reset(seed=0)
+        drawn = env.render()
+    except Exception as error:  # each OpenGL binding has errors of its own
+        pytest.skip(f"{RENDER_HINT}: {error}")
+    env.close()
+    return drawn
+
+
 @pytest.mark.parametrize("env_id", ENV_IDS)
-def test_pictures_and_depth_are_drawn_without_a_display(env_id):
-    for mode, dims in (("rgb_array", 3), ("depth_array", 2)):
-        try:
-            env = gym.make(env_id, render_mode=mode, width=64, height=48)
-            env.reset(seed=0)
-            picture = env.render()
-        except Exception as error:  # each OpenGL binding has errors of its own
-            pytest.skip(f"{RENDER_HINT}: {error}")
-        assert picture.shape[:2] == (48, 64) and picture.ndim == dims
-        assert picture.std() > 0
-        env.close()
+def test_a_picture_is_drawn_without_a_display(env_id):
+    drawn = picture(env_id, "rgb_array")
+    assert drawn.shape == (48, 64, 3) and drawn.std() > 1
+
+
+def test_depth_is_drawn_without_a_display():
+    drawn = picture("mppi_envs/AntMaze-v0", "depth_array")
+    assert drawn.shape == (48, 64) and drawn.std() > 0

@@ -1,4 +1,4 @@
-"""Swing up a double pendulum with a motor at the elbow only, and balance it."""
+"""Swing up a double pendulum with a motor at the shoulder only, and balance it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
 
-__all__ = ["AcrobotSwingUpEnv", "AcrobotTask"]
+__all__ = ["DoublePendulumSwingUpEnv", "DoublePendulumTask"]
 
 LINK_LENGTH = 0.5  # metres, each of the two
 TOP = 2 * LINK_LENGTH  # metres of the tip above the shoulder, at most
@@ -19,7 +19,7 @@ START_SPEED_STD = 0.05  # radians per second
 
 
 @dataclass(frozen=True)
-class AcrobotTask(Task):
+class DoublePendulumTask(Task):
     """Pay for a tip above the shoulder, and more for standing; nothing below."""
 
     def observations(self, after: Fields) -> np.ndarray:
@@ -39,14 +39,16 @@ class AcrobotTask(Task):
         return is_slow & (_distance_to_top(after) < TIP_TOLERANCE)
 
 
-class AcrobotSwingUpEnv(TaskEnv):
-    """Swing up and balance a double pendulum whose shoulder is free.
+class DoublePendulumSwingUpEnv(TaskEnv):
+    """Swing up and balance a double pendulum whose elbow is free.
+
+    The motor is too weak to lift the straight arm.
 
     Action, shape (1,):
 
     | number | meaning | range | unit |
     |---|---|---|---|
-    | 0 | torque at the elbow, as a share of @TORQUE@ N m | -1 to 1 | - |
+    | 0 | torque at the shoulder, as a share of 4 N m | -1 to 1 | - |
 
     Observation, shape (6,):
 
@@ -64,13 +66,13 @@ class AcrobotSwingUpEnv(TaskEnv):
     End: after 300 steps of 0.02 s.
     """
 
-    asset = "acrobot.xml"
+    asset = "double_pendulum.xml"
     substeps = 2
     metadata = render_metadata(50)
     camera = {"distance": 3.2, "azimuth": 90.0, "elevation": -5.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
 
-    def _make_task(self) -> AcrobotTask:
-        return AcrobotTask()
+    def _make_task(self) -> DoublePendulumTask:
+        return DoublePendulumTask()
 
     def _place(self, rng: np.random.Generator) -> None:
         self.data.qpos[0] = np.pi
