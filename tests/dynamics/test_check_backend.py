@@ -12,7 +12,11 @@ from mppi_agent.cloning import Verdict
 
 @pytest.mark.parametrize(
     ("env_id", "backend"),
-    [("Pendulum-v1", "VectorDynamics"), ("FrozenLake-v1", "EnvStepDynamics")],
+    [
+        ("Pendulum-v1", "VectorDynamics"),
+        ("Taxi-v3", "EnvStepDynamics"),
+        ("FrozenLake-v1", "ResampledDynamics"),
+    ],
 )
 def test_backend_and_speed_are_reported(env_id, backend):
     report = check_cloneable(env_id, steps=40, num_workers=1)
