@@ -14,7 +14,7 @@ from mppi_agent.cloning import Verdict
     ("env_id", "backend"),
     [
         ("Pendulum-v1", "VectorDynamics"),
-        ("Taxi-v3", "EnvStepDynamics"),
+        ("CartPole-v1", "EnvStepDynamics"),
         ("FrozenLake-v1", "ResampledDynamics"),
     ],
 )
