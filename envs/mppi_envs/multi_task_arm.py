@@ -72,8 +72,8 @@ class MultiTaskArmEnv(TaskEnv):
 
     | number | meaning | range | unit |
     |---|---|---|---|
-    | 0 | torque at the shoulder, as a share of 6 N m | -1 to 1 | - |
-    | 1 | torque at the elbow, as a share of 2 N m | -1 to 1 | - |
+    | 0 | torque at the shoulder, as a share of 4 N m | -1 to 1 | - |
+    | 1 | torque at the elbow, as a share of 1.5 N m | -1 to 1 | - |
 
     Observation, shape (16,):
 
