@@ -44,7 +44,7 @@ PLANNERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "Pusher": {"horizon": 40, "knot_spacing": 8, "noise_std": 1.0},
         "GetUp": {"num_samples": 32, "horizon": 20, "knot_spacing": 4, "noise_std": 0.7},
         "AntMaze": {"num_samples": 32, "horizon": 20, "knot_spacing": 4, "noise_std": 0.7},
-        "MultiTaskArm": {"horizon": 25, "knot_spacing": 5, "noise_std": 0.7},
+        "MultiTaskArm": {"horizon": 20, "knot_spacing": 4, "noise_std": 0.6, "tail_scale": 1.0},
     }
 )
 FIELDS = (
