@@ -158,7 +158,7 @@ class BatchTask(Protocol):
         """MjData fields that are read after the step."""
         ...
 
-    def observations(self, after: Mapping[str, np.ndarray]) -> np.ndarray:
+    def observations(self, after: Mapping[str, np.ndarray]) -> Observation:
         """Return observations, shape (N, *obs)."""
         ...
 

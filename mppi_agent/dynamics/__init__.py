@@ -18,7 +18,7 @@ from mppi_agent.dynamics.noise import resample_noise
 from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
 from mppi_agent.dynamics.tasks import batch_task_of, vector_task_of
 from mppi_agent.dynamics.vector import VectorDynamics
-from mppi_agent.interfaces import Dynamics
+from mppi_agent.interfaces import Dynamics, RolloutBatch
 
 __all__ = [
     "EnsembleDynamics",
@@ -100,20 +100,36 @@ def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
     if not np.array_equal(fast.lengths, slow.lengths):
         return f"termination: {fast.lengths.ravel()} steps instead of {slow.lengths.ravel()}"
     alive = np.arange(_AGREEMENT_STEPS) < slow.lengths[..., None]
-    is_single = oracle.observation_space.dtype != np.float64
+    observations = _observations(fast, slow)
+    is_single = any(theirs.dtype != np.float64 for _, theirs in observations.values())
     tolerance = _SINGLE_TOLERANCE if is_single else _TOLERANCE
-    for name in ("rewards", "observations"):
-        ours, theirs = getattr(fast, name), getattr(slow, name)
-        error = np.abs(
-            np.where(alive.reshape(alive.shape + (1,) * (ours.ndim - 3)), ours - theirs, 0)
-        )
-        if not error.max() <= tolerance * (1 + np.abs(theirs).max()):  # NaN differs, too
-            worst = np.nan_to_num(error, nan=np.inf).reshape(
-                -1, _AGREEMENT_STEPS, error[0, 0, 0].size
-            )
-            step = int(np.argmax(worst.max(axis=(0, 2))))
-            return f"{name} by {error.max():.3g} at step {step}"
+    for name, pair in {"rewards": (fast.rewards, slow.rewards), **observations}.items():
+        difference = _difference(*pair, alive, tolerance)
+        if difference is not None:
+            return f"{name} by {difference}"
     return None
+
+
+def _observations(
+    fast: RolloutBatch, slow: RolloutBatch
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the observations of both by name, the entries of a dict one by one."""
+    ours, theirs = fast.observations, slow.observations
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return {f"observations[{key!r}]": (ours[key], theirs[key]) for key in theirs}
+    return {"observations": (np.asarray(ours), np.asarray(theirs))}
+
+
+def _difference(
+    ours: np.ndarray, theirs: np.ndarray, alive: np.ndarray, tolerance: float
+) -> str | None:
+    """Return by how much two arrays (S, K, H, ...) differ where `alive`, and when; or None."""
+    alive = alive.reshape(alive.shape + (1,) * (ours.ndim - 3))
+    error = np.abs(np.where(alive, ours.astype(np.float64) - theirs, 0))
+    if error.max() <= tolerance * (1 + np.abs(theirs).max()):  # not so for NaN
+        return None
+    worst = np.nan_to_num(error, nan=np.inf).reshape(-1, _AGREEMENT_STEPS, error[0, 0, 0].size)
+    return f"{error.max():.3g} at step {int(np.argmax(worst.max(axis=(0, 2))))}"
 
 
 def _varied_actions(
@@ -159,8 +175,6 @@ def sub_env(env: Any) -> Cloneable:
 
 def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:
     if not env.is_transparent:
-        return None
-    if isinstance(env.observation_space, gym.spaces.Dict):
         return None
     if hasattr(env.unwrapped, "model"):
         if batch_task_of(env.unwrapped) is None:

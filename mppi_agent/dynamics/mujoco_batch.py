@@ -20,7 +20,7 @@ from mppi_agent.cloning import Cloneable
 from mppi_agent.cloning.derived import DerivedFields
 from mppi_agent.dynamics.batch import BatchDynamics, BatchSimulations
 from mppi_agent.dynamics.cores import num_cores
-from mppi_agent.dynamics.observations import finite_rows
+from mppi_agent.dynamics.observations import finite_rows, select_rows, stack_observations
 from mppi_agent.dynamics.physics import physics_for
 from mppi_agent.dynamics.rollout import reshape_batch, validate_actions
 from mppi_agent.dynamics.stretches import rollout_in_stretches
@@ -183,7 +183,7 @@ class MujocoSimulations(BatchSimulations):
         flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, nu)
         select = slice(len(flat))
         self._write(select, states, num_samples)
-        shown = np.stack([np.asarray(state.observation) for state in states])
+        shown = stack_observations([state.observation for state in states])
         with quiet_physics():
             batch = rollout_in_stretches(
                 self._batch,
@@ -191,7 +191,7 @@ class MujocoSimulations(BatchSimulations):
                 self._fields_before(select),
                 flat,
                 self._nstep,
-                np.repeat(shown, num_samples, axis=0),
+                select_rows(shown, np.repeat(np.arange(len(states)), num_samples)),
                 keep_observations=keep_observations,
             )
         if batch is None:

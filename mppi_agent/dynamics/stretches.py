@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from mppi_agent.dynamics.observations import (
+    empty_observations,
+    finite_rows,
+    reshape_leading,
+    select_rows,
+    write_rows,
+)
 from mppi_agent.dynamics.physics import Physics
-from mppi_agent.interfaces import BatchTask, RolloutBatch
+from mppi_agent.interfaces import BatchTask, Observation, RolloutBatch
 
 __all__ = ["rollout_in_stretches"]
 
@@ -24,7 +31,7 @@ def rollout_in_stretches(
     before: dict[str, np.ndarray],
     actions: np.ndarray,
     nstep: int,
-    observations: np.ndarray,
+    observations: Observation,
     *,
     keep_observations: bool,
 ) -> RolloutBatch | None:
@@ -36,8 +43,8 @@ def rollout_in_stretches(
         before: The task's `before_fields` as they stand now, shape (n, ...).
         actions: Shape (n, H, nu).
         nstep: Substeps per control step.
-        observations: An array of the shape and dtype of the result's `final_observations`, which
-            it becomes, shape (n, *obs).
+        observations: Of the shape and dtype of the result's `final_observations`, which they
+            become, shape (n, *obs).
         keep_observations: Whether to fill `RolloutBatch.observations`.
 
     Returns:
@@ -47,7 +54,7 @@ def rollout_in_stretches(
     num, horizon = actions.shape[:2]
     fields = {*task.before_fields, *task.after_fields}
     most_steps = _MOST_NUMBERS // (nstep * sum(_size(physics, name) for name in fields))
-    outcome = _Outcome(task, observations, horizon, keep_observations)
+    outcome = _Outcome(task, observations, (num, horizon), keep_observations)
     live = np.arange(num)
     start = growth = 0
     while start < horizon and live.size:
@@ -70,23 +77,26 @@ class _Outcome:
     Args:
         task: Computes observations.
         observations: Becomes `final_observations`, shape (n, *obs).
-        horizon: Control steps, H.
+        shape: Simulations and control steps, (n, H).
         keep_observations: Whether those of every step are kept.
     """
 
     def __init__(
-        self, task: BatchTask, observations: np.ndarray, horizon: int, keep_observations: bool
+        self,
+        task: BatchTask,
+        observations: Observation,
+        shape: tuple[int, int],
+        keep_observations: bool,
     ) -> None:
         self._task = task
-        self._horizon = horizon
-        num, *shape = observations.shape
+        num, self._horizon = shape
         self._final = observations
-        self._kept: np.ndarray | None = None
+        self._kept: Observation | None = None
         if keep_observations:
-            self._kept = np.empty((num, horizon, *shape), observations.dtype)
-        self._rewards = np.zeros((num, horizon))
+            self._kept = empty_observations(observations, shape)
+        self._rewards = np.zeros(shape)
         self._terminated = np.zeros(num, dtype=bool)
-        self._lengths = np.full(num, horizon)
+        self._lengths = np.full(num, self._horizon)
 
     def store(
         self,
@@ -115,27 +125,31 @@ class _Outcome:
         leaving = np.flatnonzero(has_ended | (stop == self._horizon))
         if leaving.size:
             seen = {name: values[leaving, last[leaving]] for name, values in after.items()}
-            self._final[live[leaving]] = self._task.observations(seen)
+            write_rows(self._final, live[leaving], self._task.observations(seen))
         if self._kept is not None:
             shown = _observe_all(self._task, after)
             repeats = np.minimum(steps, last[:, None])
-            self._kept[live, start:stop] = shown[np.arange(live.size)[:, None], repeats]
-            self._kept[live[has_ended], stop:] = self._final[live[has_ended], None]
+            rows = select_rows(shown, (np.arange(live.size)[:, None], repeats))
+            write_rows(self._kept, (live, slice(start, stop)), rows)
+            ended = live[has_ended]
+            write_rows(
+                self._kept, (ended, slice(stop, None)), select_rows(self._final, (ended, None))
+            )
         return has_ended
 
     def batch(self) -> RolloutBatch | None:
         """Return the outcome, or None where a number is not finite."""
         shown = self._final if self._kept is None else self._kept
-        if not (np.isfinite(self._rewards).all() and np.isfinite(shown).all()):
+        if not (np.isfinite(self._rewards).all() and finite_rows(shown).all()):
             return None
         return RolloutBatch(
             rewards=self._rewards[None],
             terminated=self._terminated[None],
             diverged=np.zeros((1, len(self._lengths)), dtype=bool),
             lengths=self._lengths[None],
-            final_observations=self._final[None],
+            final_observations=select_rows(self._final, None),
             sim_steps=int(self._lengths.sum()),
-            observations=None if self._kept is None else self._kept[None],
+            observations=None if self._kept is None else select_rows(self._kept, None),
         )
 
 
@@ -157,11 +171,10 @@ def _judge(
     return rewards, task.terminated(later).reshape(shape)
 
 
-def _observe_all(task: BatchTask, after: dict[str, np.ndarray]) -> np.ndarray:
+def _observe_all(task: BatchTask, after: dict[str, np.ndarray]) -> Observation:
     """Return observations of each step of a stretch, shape (n, steps, *obs)."""
     seen = task.observations({name: _flat(after[name]) for name in task.after_fields})
-    num, steps = next(iter(after.values())).shape[:2]
-    return seen.reshape(num, steps, *seen.shape[1:])
+    return reshape_leading(seen, 1, next(iter(after.values())).shape[:2])
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -70,8 +70,7 @@ def test_the_batch_is_chosen_without_a_warning(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dynamics = make_dynamics(env, num_workers=1)
-    is_vector = isinstance(env.observation_space, gym.spaces.Box)
-    assert type(dynamics) is (MujocoBatchDynamics if is_vector else EnvStepDynamics)
+    assert type(dynamics) is MujocoBatchDynamics
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
