@@ -9,6 +9,8 @@ import numpy as np
 
 __all__ = ["ActionScaling", "BoxScaling", "CategoryScaling", "shift_nominal"]
 
+_CHOSEN = 0.5  # score of a chosen category; the default noise then changes a quarter of the choices
+
 
 class ActionScaling(Protocol):
     """Say what the planner's controls mean as actions of one env."""
@@ -113,9 +115,9 @@ class BoxScaling:
 class CategoryScaling:
     """Choose among categories by score: one control per category, the highest one wins.
 
-    A chosen category counts 1 and the others 0, so that an average of samples holds how often each
-    category was chosen. Normal noise on top, of every category alike, draws the next samples: often
-    changed where the average is undecided, seldom where it is not.
+    A chosen category scores 0.5 and the others 0, so that an average of samples holds how often
+    each category was chosen. Noise on top of it draws the next samples: changed often where the
+    average is undecided, seldom where it is not.
 
     Attributes:
         counts: Categories of each choice, >= 1, shape (*action); () for a single choice.
@@ -160,7 +162,7 @@ class CategoryScaling:
         return chosen.reshape(*controls.shape[:-1], *self.counts.shape) + self.start
 
     def to_normalised(self, actions: np.ndarray) -> np.ndarray:
-        """Score the chosen categories 1 and the others 0.
+        """Score the chosen categories 0.5 and the others 0.
 
         Args:
             actions: Integers, shape (..., *action).
@@ -179,11 +181,11 @@ class CategoryScaling:
             )
         leading = chosen.shape[: chosen.ndim - self.counts.ndim]
         chosen = chosen.reshape(*leading, self.counts.size)
-        scores = [np.eye(n)[chosen[..., i]] for i, n in enumerate(self.counts.ravel())]
+        scores = [_CHOSEN * np.eye(n)[chosen[..., i]] for i, n in enumerate(self.counts.ravel())]
         return np.concatenate(scores, axis=-1)
 
     def snap(self, controls: np.ndarray) -> np.ndarray:
-        """Score the chosen categories 1 and the others 0, shape (..., nu)."""
+        """Score the chosen categories 0.5 and the others 0, shape (..., nu)."""
         return self.to_normalised(self.to_env(controls))
 
 
