@@ -58,7 +58,8 @@ class CartPole:
         )
         new_speeds = speeds + self.dt_s * accelerations
         new_positions = positions + self.dt_s * (speeds if self.is_explicit else new_speeds)
-        terminated = (np.abs(new_positions) > (self.position_limit, self.angle_limit)).any(axis=1)
+        limits = (self.position_limit, self.angle_limit)
+        terminated = np.any(np.abs(new_positions) > limits, axis=1)
         physics = np.stack((new_positions, new_speeds), axis=2).reshape(-1, 4)
         rewards = np.where(terminated, self.rewards[1], self.rewards[0])
         return physics, physics.astype(np.float32), rewards, terminated
