@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["AntMazeEnv", "AntMazeTask"]
 
@@ -88,7 +88,7 @@ class AntMazeEnv(TaskEnv):
     asset = "ant_maze.xml"
     substeps = 5
     metadata = render_metadata(20)
-    camera = {"distance": 6.4, "azimuth": 90.0, "elevation": -60.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = Camera(distance=6.4, elevation=-60.0)
 
     def _make_task(self) -> AntMazeTask:
         return AntMazeTask(dt_s=self.dt)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["BallInCupEnv", "BallInCupTask"]
 
@@ -68,7 +68,7 @@ class BallInCupEnv(TaskEnv):
     asset = "ball_in_cup.xml"
     substeps = 4
     metadata = render_metadata(50)
-    camera = {"distance": 1.5, "azimuth": 90.0, "elevation": -8.0, "lookat": (0.0, 0.0, 0.4)}  # noqa: RUF012
+    camera = Camera(distance=1.5, elevation=-8.0, lookat=(0.0, 0.0, 0.4))
 
     def _make_task(self) -> BallInCupTask:
         return BallInCupTask()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import mujoco
@@ -18,13 +18,29 @@ from gymnasium.envs.mujoco import MujocoEnv
 
 from mppi_envs.perturbation import Perturbation
 
-__all__ = ["Fields", "Task", "TaskEnv"]
+__all__ = ["Camera", "Fields", "Task", "TaskEnv", "render_metadata"]
 
 Fields = Mapping[str, np.ndarray]
 """MjData fields by name, each with leading axis N."""
 
 _ASSETS = Path(__file__).parent / "assets"
 _RENDER_MODES = ["human", "rgb_array", "depth_array"]
+
+
+class Camera(NamedTuple):
+    """Say from where pictures are drawn, in MuJoCo's terms.
+
+    Attributes:
+        distance: From the point looked at, metres.
+        elevation: Degrees; negative looks down.
+        lookat: Point looked at, metres.
+        azimuth: Degrees; 90 has x to the right and y away from the viewer.
+    """
+
+    distance: float
+    elevation: float
+    lookat: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    azimuth: float = 90.0
 
 
 class Task(ABC):
@@ -76,11 +92,16 @@ class TaskEnv(MujocoEnv, ABC):
     Raises:
         ValueError: If an argument is out of range.
         FileNotFoundError: If the model file is missing.
+
+    Attributes:
+        asset: Name of the model file, set by each env.
+        substeps: Physics steps per control step, set by each env.
+        camera: Point of view of pictures, set by each env.
     """
 
     asset: ClassVar[str]
     substeps: ClassVar[int]
-    camera: ClassVar[dict[str, Any]]
+    camera: ClassVar[Camera]
 
     def __init__(
         self,
@@ -113,7 +134,7 @@ class TaskEnv(MujocoEnv, ABC):
             render_mode=render_mode,
             width=width,
             height=height,
-            default_camera_config=self.camera,
+            default_camera_config=self.camera._asdict(),
         )
         self._task = self._make_task()
         mujoco.mj_forward(self.model, self.data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["CartPoleSwingUpEnv", "CartPoleTask"]
 
@@ -70,7 +70,7 @@ class CartPoleSwingUpEnv(TaskEnv):
     asset = "cart_pole.xml"
     substeps = 4
     metadata = render_metadata(25)
-    camera = {"distance": 5.0, "azimuth": 90.0, "elevation": -8.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = Camera(distance=5.0, elevation=-8.0)
 
     def _make_task(self) -> CartPoleTask:
         return CartPoleTask()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["DoublePendulumSwingUpEnv", "DoublePendulumTask"]
 
@@ -69,7 +69,7 @@ class DoublePendulumSwingUpEnv(TaskEnv):
     asset = "double_pendulum.xml"
     substeps = 2
     metadata = render_metadata(50)
-    camera = {"distance": 3.2, "azimuth": 90.0, "elevation": -5.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = Camera(distance=3.2, elevation=-5.0)
 
     def _make_task(self) -> DoublePendulumTask:
         return DoublePendulumTask()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["GetUpEnv", "GetUpTask"]
 
@@ -72,7 +72,7 @@ class GetUpEnv(TaskEnv):
     asset = "get_up.xml"
     substeps = 8
     metadata = render_metadata(25)
-    camera = {"distance": 3.0, "azimuth": 90.0, "elevation": -20.0, "lookat": (0.0, 0.0, 0.5)}  # noqa: RUF012
+    camera = Camera(distance=3.0, elevation=-20.0, lookat=(0.0, 0.0, 0.5))
 
     def _make_task(self) -> GetUpTask:
         return GetUpTask()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["PointMazeEnv", "PointMazeTask"]
 
@@ -65,7 +65,7 @@ class PointMazeEnv(TaskEnv):
     asset = "point_maze.xml"
     substeps = 2
     metadata = render_metadata(20)
-    camera = {"distance": 3.3, "azimuth": 90.0, "elevation": -75.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = Camera(distance=3.3, elevation=-75.0)
 
     def _make_task(self) -> PointMazeTask:
         return PointMazeTask()

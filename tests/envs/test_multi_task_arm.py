@@ -8,7 +8,8 @@ import pytest
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import MujocoBatchDynamics
-from mppi_envs.multi_task_arm import GOALS, TASKS, MultiTaskArmDictEnv, MultiTaskArmEnv
+from mppi_envs.arm_tasks import GOALS, TASKS
+from mppi_envs.multi_task_arm import MultiTaskArmDictEnv, MultiTaskArmEnv
 
 TIP = slice(6, 8)
 ONE_HOT = slice(8, 14)

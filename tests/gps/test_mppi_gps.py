@@ -511,3 +511,12 @@ def test_no_plan_ends_in_the_values_of_an_untrained_head():
     assert model.leaf_value is None
     model._update.explained_variance = 0.9
     assert model.leaf_value is not None and model.leaf_value.discount == model.gamma
+
+
+def test_a_backend_without_a_coarse_model_trains_on_the_true_one():
+    env = Cloneable(pendulum())
+    dynamics = EnvStepDynamics(env)
+    model = make(env, dynamics=dynamics, substeps=2)
+    with pytest.warns(UserWarning, match=r"substeps=2 needs .* pass substeps=0"):
+        model.learn(4)
+    dynamics.close()

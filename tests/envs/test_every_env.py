@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from mppi_agent.cloning import Cloneable, check_cloneable
+from mppi_agent.cloning import Cloneable, check_clones
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynamics
 from mppi_envs import ENV_IDS
 
@@ -75,14 +76,14 @@ def test_the_batch_is_chosen_without_a_warning(env_id):
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
 def test_clones_are_exact(env_id):
-    report = check_cloneable(env_id, steps=60)
+    report = check_clones(env_id, steps=60)
     assert report.exact, str(report)
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
 def test_clones_of_a_perturbed_env_are_exact(env_id):
     env = gym.make(env_id, action_delay=2, observation_noise=0.05)
-    report = check_cloneable(env, steps=60)
+    report = check_clones(env, steps=60)
     assert report.exact, str(report)
 
 
@@ -122,7 +123,14 @@ def test_the_documented_sizes_are_the_real_ones(env_id):
         assert f"Observation, shape {env.observation_space.shape}" in type(env).__doc__
 
 
-def picture(env_id: str, render_mode: str) -> np.ndarray:
+@pytest.fixture
+def picture(monkeypatch):
+    if not (os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL")):
+        monkeypatch.setenv("MUJOCO_GL", "egl")  # GLFW would end the process without a display
+    return draw
+
+
+def draw(env_id: str, render_mode: str) -> np.ndarray:
     try:
         env = gym.make(env_id, render_mode=render_mode, width=64, height=48)
         env.reset(seed=0)
@@ -134,11 +142,11 @@ def picture(env_id: str, render_mode: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
-def test_a_picture_is_drawn_without_a_display(env_id):
+def test_a_picture_is_drawn_without_a_display(picture, env_id):
     drawn = picture(env_id, "rgb_array")
     assert drawn.shape == (48, 64, 3) and drawn.std() > 1
 
 
-def test_depth_is_drawn_without_a_display():
+def test_depth_is_drawn_without_a_display(picture):
     drawn = picture("mppi_envs/AntMaze-v0", "depth_array")
     assert drawn.shape == (48, 64) and drawn.std() > 0
