@@ -34,7 +34,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from mppi_agent.bench import BarePhysics, Recording, alternate, bench_planner, ratio, timed
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics, make_dynamics
-from mppi_agent.expert import box_scaling
+from mppi_agent.expert import action_scaling
 from mppi_agent.gps.sampler import ClosedLoopSampler, SampleBatch
 from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import Dynamics, EnvState, Simulations
@@ -252,9 +252,9 @@ def planner_for(
     env: Cloneable, dynamics: Any, *, num_samples: int, horizon: int
 ) -> tuple[MPPI, np.ndarray]:
     """Return a planner with one iteration, and a nominal of zeros for one state."""
-    scaling = box_scaling(env.action_space)
+    scaling = action_scaling(env.action_space)
     config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
-    return MPPI(config, dynamics, scaling.to_env), np.zeros((1, 1, horizon, scaling.action_dims))
+    return MPPI(config, dynamics, scaling), np.zeros((1, 1, horizon, scaling.action_dims))
 
 
 def pytorch_mppi_on(

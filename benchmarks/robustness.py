@@ -20,7 +20,7 @@ from records import append, provenance
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics.perturbation import Perturbation, make_ensemble, perturbed_dynamics
-from mppi_agent.expert import box_scaling
+from mppi_agent.expert import action_scaling
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import MPPI, MPPIConfig, shift_nominal
 
@@ -87,8 +87,8 @@ def act(
 ) -> np.ndarray:
     """Plan on `dynamics` and act in `world`; return undiscounted returns, shape (episodes,)."""
     rng = np.random.default_rng(args.seed)
-    scaling = box_scaling(world.action_space)
-    planner = MPPI(config, dynamics, scaling.to_env)
+    scaling = action_scaling(world.action_space)
+    planner = MPPI(config, dynamics, scaling)
     simulations = world.simulations(args.episodes)
     simulations.restore(world.initial_states(args.episodes, rng))
     returns = np.zeros(args.episodes)

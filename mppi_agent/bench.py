@@ -19,7 +19,7 @@ from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynam
 from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.mujoco_batch import MujocoSimulations, quiet_physics
 from mppi_agent.env_ids import make_env
-from mppi_agent.expert import box_scaling
+from mppi_agent.expert import action_scaling
 from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch
 from mppi_agent.planning import MPPI, MPPIConfig
 
@@ -148,10 +148,10 @@ def bench_planner(
 def _planning(env: Cloneable, num_samples: int, horizon: int, seed: int) -> Callable[[Any], object]:
     """Return what plans from the state of `env` on a backend, the same plan each time."""
     config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
-    scaling = box_scaling(env.action_space)
+    scaling = action_scaling(env.action_space)
     nominals = np.zeros((1, 1, horizon, scaling.action_dims))
     states = [env.snapshot()]
-    return lambda dynamics: MPPI(config, dynamics, scaling.to_env).plan(
+    return lambda dynamics: MPPI(config, dynamics, scaling).plan(
         states, nominals, np.random.default_rng(seed)
     )
 

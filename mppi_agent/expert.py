@@ -16,9 +16,17 @@ from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import make_dynamics, sub_env
 from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Simulations
-from mppi_agent.planning import MPPI, BoxScaling, LeafValue, MPPIConfig, shift_nominal
+from mppi_agent.planning import (
+    MPPI,
+    ActionScaling,
+    BoxScaling,
+    CategoryScaling,
+    LeafValue,
+    MPPIConfig,
+    shift_nominal,
+)
 
-__all__ = ["MPPIAgent", "Policy"]
+__all__ = ["MPPIAgent", "Policy", "action_scaling"]
 
 _NUM_POLICY_PROPOSALS = 16
 
@@ -57,7 +65,8 @@ class MPPIAgent:
         sim_steps: Env steps simulated so far, acting and labelling.
 
     Raises:
-        ValueError: If the env cannot be cloned or its action space is not a bounded Box.
+        ValueError: If the env cannot be cloned, or its action space is neither a bounded Box nor
+            Discrete nor MultiDiscrete.
     """
 
     def __init__(
@@ -73,9 +82,9 @@ class MPPIAgent:
         self.env = _open(env)
         cloneable = sub_env(self.env)
         self.config = config or MPPIConfig.for_env(cloneable)
-        self.scaling = box_scaling(cloneable.action_space)
+        self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
-        self._planner = MPPI(self.config, self._dynamics, self.scaling.to_env)
+        self._planner = MPPI(self.config, self._dynamics, self.scaling)
         self._policy = policy
         self._policy_noise_std = policy_noise_std
         self._proposing: Simulations | None = None
@@ -121,7 +130,7 @@ class MPPIAgent:
         first = plan.controls[:, 0]
         if not deterministic:
             noise = self._acting_rng.standard_normal(first.shape)
-            first = np.clip(first + self.config.noise_std * noise, -1.0, 1.0)
+            first = self.scaling.snap(first + self.config.noise_std * noise)
         actions = self.scaling.to_env(first)
         is_single = not _has_rows(observation, self._dynamics.observation_space)
         return (actions[0] if is_single else actions), (self._nominals,)
@@ -213,8 +222,8 @@ class MPPIAgent:
                 self._shown(select_rows(observations, running)), deterministic=True
             )
             noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
-            controls[running, h] = np.clip(
-                self.scaling.to_normalised(actions) + noise[running], -1.0, 1.0
+            controls[running, h] = self.scaling.snap(
+                self.scaling.to_normalised(actions) + noise[running]
             )
             step = self._proposing.step(self.scaling.to_env(controls[running, h]), running)
             write_rows(observations, running, step.observations)
@@ -242,18 +251,23 @@ class MPPIAgent:
         return [value() if callable(value) else value]
 
 
-def box_scaling(action_space: gym.Space) -> BoxScaling:
-    """Return the scaling of a bounded Box.
+def action_scaling(action_space: gym.Space) -> ActionScaling:
+    """Return what normalised controls mean in an action space.
 
     Raises:
-        ValueError: If the space is another one, or unbounded.
+        ValueError: If the space is another one than Box, Discrete or MultiDiscrete, or unbounded.
     """
-    if not isinstance(action_space, gym.spaces.Box):
-        raise ValueError(
-            f"action_space={action_space} is not supported: MPPI plans in a bounded Box; wrap the "
-            "env so that it takes continuous actions"
-        )
-    return BoxScaling(action_space.low, action_space.high)
+    if isinstance(action_space, gym.spaces.Box):
+        return BoxScaling(action_space.low, action_space.high)
+    if isinstance(action_space, gym.spaces.Discrete):
+        return CategoryScaling(action_space.n, action_space.start)
+    if isinstance(action_space, gym.spaces.MultiDiscrete):
+        return CategoryScaling(action_space.nvec, action_space.start)
+    raise ValueError(
+        f"action_space={action_space} is not supported: MPPI plans in a bounded Box, Discrete or "
+        "MultiDiscrete space; give the env one of them with gymnasium.wrappers.TransformAction, "
+        "MultiDiscrete([2] * n) for MultiBinary(n), say"
+    )
 
 
 def _open(env: str | gym.Env | Any) -> Any:

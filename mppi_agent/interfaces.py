@@ -3,9 +3,10 @@
     env --snapshot--> EnvState --Dynamics.rollout--> RolloutBatch --weights--> Plan
 
 Symbols in shapes: N simulations, S start states, K samples per state, H control steps (horizon),
-nu action dimensions. `*obs` and `*action` are the env's own observation and action shapes; a Dict
-observation is a dict of arrays with the same leading axes. Actions that enter `Dynamics` are what
-`env.step` takes, in the env's own units; `Plan.controls` are normalised to [-1, 1].
+nu controls per step (action dimensions, or categories). `*obs` and `*action` are the env's own
+observation and action shapes; a Dict observation is a dict of arrays with the same leading axes.
+Actions that enter `Dynamics` are what `env.step` takes, in the env's own units;
+`Plan.controls` are normalised to [-1, 1].
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Plan:
     """Hold the best measured plan for each of S start states.
 
     Attributes:
-        controls: Normalised actions in [-1, 1], shape (S, H, nu).
+        controls: Normalised actions in [-1, 1], or scores of categories, shape (S, H, nu).
         best_returns: Measured discounted return of `controls`, shape (S,).
         nominal_returns: Measured return of the nominal that planning began with, shape (S,).
         returns: Return of each sample of the last iteration, shape (S, K); -inf if it diverged.

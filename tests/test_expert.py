@@ -418,8 +418,11 @@ def test_a_policy_proposes_what_it_would_do_under_vec_normalize():
 
 
 def test_envs_that_cannot_be_planned_for_are_refused():
-    with pytest.raises(ValueError, match=r"Discrete\(2\) is not supported: MPPI plans in a bounde"):
-        MPPIAgent("CartPole-v1")
+    switches = gym.wrappers.TransformAction(
+        gym.make("CartPole-v1"), lambda action: int(action[0]), gym.spaces.MultiBinary(1)
+    )
+    with pytest.raises(ValueError, match=r"MultiBinary\(1\) is not supported.*TransformAction"):
+        MPPIAgent(switches)
     unbounded = gym.wrappers.TransformAction(
         gym.make("Pendulum-v1"),
         lambda action: np.clip(action, -2, 2),

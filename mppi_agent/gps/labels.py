@@ -17,7 +17,7 @@ from mppi_agent.dynamics.observations import stack_observations
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import LabelBatch, label_batch
 from mppi_agent.interfaces import EnvState, Observation, Plan, Simulations
-from mppi_agent.planning import BoxScaling, LeafValue, shift_nominal
+from mppi_agent.planning import ActionScaling, LeafValue, shift_nominal
 
 __all__ = ["LabelReport", "Labeler", "StudentStep", "expert_episodes"]
 
@@ -85,7 +85,7 @@ class Labeler:
         self, expert: MPPIAgent, num_envs: int, *, margin: float = 0.05, memory_steps: int = 0
     ) -> None:
         self._expert = expert
-        self._scaling: BoxScaling = expert.scaling
+        self._scaling: ActionScaling = expert.scaling
         self._margin = margin
         length = max(memory_steps, 2 * expert.config.horizon)
         self._history: list[deque[StudentStep]] = [deque(maxlen=length) for _ in range(num_envs)]

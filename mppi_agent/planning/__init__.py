@@ -3,7 +3,12 @@
 white noise --knots--> samples --Dynamics.rollout--> returns --temperature--> weights --> mean
 """
 
-from mppi_agent.planning.actions import BoxScaling, shift_nominal
+from mppi_agent.planning.actions import (
+    ActionScaling,
+    BoxScaling,
+    CategoryScaling,
+    shift_nominal,
+)
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.mppi import MPPI, LeafValue, discounted_returns
 from mppi_agent.planning.noise import (
@@ -23,7 +28,9 @@ from mppi_agent.planning.weights import (
 __all__ = [
     "MPPI",
     "PRESETS",
+    "ActionScaling",
     "BoxScaling",
+    "CategoryScaling",
     "KnotBasis",
     "LeafValue",
     "MPPIConfig",

@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-__all__ = ["BoxScaling", "shift_nominal"]
+__all__ = ["ActionScaling", "BoxScaling", "CategoryScaling", "shift_nominal"]
+
+_CHOSEN = 0.5  # score of a chosen category; the default noise then changes a quarter of the choices
+
+
+class ActionScaling(Protocol):
+    """Say what the planner's controls mean as actions of one env."""
+
+    @property
+    def action_dims(self) -> int:
+        """Return nu, the number of controls per step."""
+        ...
+
+    def to_env(self, controls: np.ndarray) -> np.ndarray:
+        """Return the actions, env units, shape (..., *action), of controls of shape (..., nu)."""
+        ...
+
+    def to_normalised(self, actions: np.ndarray) -> np.ndarray:
+        """Return controls in [-1, 1], shape (..., nu), that stand for `actions`."""
+        ...
+
+    def snap(self, controls: np.ndarray) -> np.ndarray:
+        """Return the controls of the actions that noisy `controls` lead to, shape (..., nu)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +98,10 @@ class BoxScaling:
         leading = scaled.shape[: scaled.ndim - self.low.ndim]
         return np.clip(scaled, -1.0, 1.0).reshape(*leading, self.action_dims)
 
+    def snap(self, controls: np.ndarray) -> np.ndarray:
+        """Clip controls to [-1, 1], shape (..., nu)."""
+        return np.clip(controls, -1.0, 1.0)
+
     @property
     def _centre(self) -> np.ndarray:
         return 0.5 * (self.low + self.high)
@@ -81,6 +109,84 @@ class BoxScaling:
     @property
     def _half_range(self) -> np.ndarray:
         return 0.5 * (self.high - self.low)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryScaling:
+    """Choose among categories by score: one control per category, the highest one wins.
+
+    A chosen category scores 0.5 and the others 0, so that an average of samples holds how often
+    each category was chosen. Noise on top of it draws the next samples: changed often where the
+    average is undecided, seldom where it is not.
+
+    Attributes:
+        counts: Categories of each choice, >= 1, shape (*action); () for a single choice.
+        start: The smallest action, shape (*action).
+    """
+
+    counts: np.ndarray
+    start: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: If the shapes differ or a choice has no category.
+        """
+        counts, start = np.array(self.counts, dtype=np.int64), np.array(self.start, dtype=np.int64)
+        if counts.shape != start.shape:
+            raise ValueError(
+                f"counts and start must have one shape, got {counts.shape} and {start.shape}"
+            )
+        if not (counts.size and (counts >= 1).all()):
+            raise ValueError(f"counts must be >= 1 in every choice, got {counts}")
+        object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "start", start)
+
+    @property
+    def action_dims(self) -> int:
+        """Return nu, the number of categories of all choices."""
+        return int(self.counts.sum())
+
+    def to_env(self, controls: np.ndarray) -> np.ndarray:
+        """Choose the category of the highest score, the first of equal ones.
+
+        Args:
+            controls: Scores, shape (..., nu).
+
+        Returns:
+            Integers, shape (..., *action).
+        """
+        scores = np.split(controls, np.cumsum(self.counts.ravel())[:-1], axis=-1)
+        chosen = np.stack([part.argmax(axis=-1) for part in scores], axis=-1)
+        return chosen.reshape(*controls.shape[:-1], *self.counts.shape) + self.start
+
+    def to_normalised(self, actions: np.ndarray) -> np.ndarray:
+        """Score the chosen categories 0.5 and the others 0.
+
+        Args:
+            actions: Integers, shape (..., *action).
+
+        Returns:
+            Shape (..., nu).
+
+        Raises:
+            ValueError: If an action does not exist.
+        """
+        chosen = np.asarray(actions) - self.start
+        if not ((chosen >= 0) & (chosen < self.counts)).all():
+            raise ValueError(
+                f"actions must lie in {self.start} to {self.start + self.counts - 1}, got "
+                f"{np.min(actions)} to {np.max(actions)}; check the policy that took them"
+            )
+        leading = chosen.shape[: chosen.ndim - self.counts.ndim]
+        chosen = chosen.reshape(*leading, self.counts.size)
+        scores = [_CHOSEN * np.eye(n)[chosen[..., i]] for i, n in enumerate(self.counts.ravel())]
+        return np.concatenate(scores, axis=-1)
+
+    def snap(self, controls: np.ndarray) -> np.ndarray:
+        """Score the chosen categories 0.5 and the others 0, shape (..., nu)."""
+        return self.to_normalised(self.to_env(controls))
 
 
 def shift_nominal(

@@ -29,7 +29,8 @@ class MPPIConfig:
             step on its own.
         knot_interpolation: How noise runs between knots: `linear_basis`, `cubic_basis` or the like.
         noise_correlation: Of the noise at neighbouring knots, in [0, 1).
-        noise_std: Of the first iteration's noise, > 0; 1 is half the action range.
+        noise_std: Of the first iteration's noise, > 0; 1 is half the action range of a Box, or
+            twice what a chosen category scores.
         noise_decay: Factor on the noise from one iteration to the next, in (0, 1].
         tail_scale: Std of the log of a random noise factor per sample, >= 0; 0 is Gaussian noise.
         antithetic: Whether samples come in mirrored pairs around the mean.

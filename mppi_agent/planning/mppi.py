@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, RolloutBatch
+from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.noise import noise_matrix, sample_noise
 from mppi_agent.planning.samples import Samples
@@ -49,18 +50,18 @@ class MPPI:
         self,
         config: MPPIConfig,
         dynamics: Dynamics,
-        to_env: Callable[[np.ndarray], np.ndarray],
+        scaling: ActionScaling,
     ) -> None:
         """Bind the settings to a simulator.
 
         Args:
             config: Settings.
             dynamics: Simulates the samples; the caller closes it.
-            to_env: Maps normalised controls, shape (..., nu), to actions, shape (..., *action).
+            scaling: What controls mean as actions of the env.
         """
         self.config = config
         self._dynamics = dynamics
-        self._to_env = to_env
+        self._scaling = scaling
         self._noise_matrix = noise_matrix(
             config.horizon,
             config.knot_spacing,
@@ -185,14 +186,14 @@ class MPPI:
         )
         noise *= config.noise_std * config.noise_decay**iteration
         noise += mean[:, None]
-        noisy = np.clip(noise, -1.0, 1.0, out=noise)
+        noisy = self._scaling.snap(noise)
         return np.concatenate([mean[:, None], proposals, noisy], axis=1)
 
     def _evaluate(
         self, states: Sequence[EnvState], controls: np.ndarray, leaf_value: LeafValue | None
     ) -> tuple[Samples, int]:
         """Roll out controls (S, K, H, nu) in one call; return them measured and the env steps."""
-        rollout = self._dynamics.rollout(states, self._to_env(controls))
+        rollout = self._dynamics.rollout(states, self._scaling.to_env(controls))
         if leaf_value is None:
             returns = discounted_returns(rollout, self.config.discount)
         else:

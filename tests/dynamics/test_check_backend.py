@@ -14,7 +14,7 @@ from mppi_agent.cloning import Verdict
     ("env_id", "backend"),
     [
         ("Pendulum-v1", "VectorDynamics"),
-        ("CartPole-v1", "EnvStepDynamics"),
+        ("CartPole-v1", "VectorDynamics"),
         ("FrozenLake-v1", "ResampledDynamics"),
     ],
 )

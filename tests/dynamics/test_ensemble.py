@@ -8,7 +8,7 @@ import pytest
 from mppi_agent.dynamics import EnsembleDynamics
 from mppi_agent.dynamics.ensemble import tail_mean
 from mppi_agent.interfaces import Dynamics
-from mppi_agent.planning import MPPI, MPPIConfig
+from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig
 from mppi_agent.planning.mppi import discounted_returns
 from tests.gps.toy_envs import make_target, target_dynamics
 
@@ -74,7 +74,7 @@ def test_a_planner_finds_the_robust_action(tail, best):
     planner = MPPI(
         MPPIConfig(num_samples=64, horizon=3, iterations=8, noise_decay=0.6),
         ensemble,
-        lambda controls: 1.0 + 2.0 * controls,
+        BoxScaling(np.array([-1.0]), np.array([3.0])),
     )
     plan = planner.plan(STATES[:1], np.zeros((1, 1, 3, 1)), np.random.default_rng(0))
     np.testing.assert_allclose(1.0 + 2.0 * plan.controls, best, atol=0.05)

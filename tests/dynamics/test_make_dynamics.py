@@ -91,7 +91,9 @@ def changed(kind: type, **changes: Any) -> gym.Env:
         ("InvertedPendulum-v5", MujocoBatchDynamics),
         ("Pendulum-v1", VectorDynamics),
         ("MountainCarContinuous-v0", VectorDynamics),
-        ("CartPole-v1", EnvStepDynamics),
+        ("CartPole-v1", VectorDynamics),
+        ("MountainCar-v0", VectorDynamics),
+        ("Acrobot-v1", VectorDynamics),
         ("Ant-v5", MujocoBatchDynamics),
     ],
 )
@@ -108,7 +110,7 @@ def test_the_fastest_exact_backend_is_chosen(env_id, backend):
 
 
 def test_more_workers_are_processes_where_the_env_steps_itself():
-    env = Cloneable(gym.make("CartPole-v1"))
+    env = Cloneable(wrappers.TimeAwareObservation(gym.make("CartPole-v1")))
     dynamics = make_dynamics(env, num_workers=2)
     assert isinstance(dynamics, ProcessPoolDynamics) and dynamics.num_workers == 2
     dynamics.close()

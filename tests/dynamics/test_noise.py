@@ -10,7 +10,7 @@ from mppi_agent.cloning import Cloneable
 from mppi_agent.cloning.noise import draws_noise, noise_ahead, with_noise
 from mppi_agent.dynamics import EnvStepDynamics, ProcessPoolDynamics, make_dynamics
 from mppi_agent.dynamics.noise import ResampledDynamics, resample_noise
-from mppi_agent.planning import MPPI, MPPIConfig
+from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig
 
 HORIZON = 5
 
@@ -123,7 +123,7 @@ def plan_and_judge(env: Cloneable, draws: int) -> tuple[float, float]:
     """Return what plans promise and what they are worth, on average over ten states."""
     dynamics = resample_noise(EnvStepDynamics(env), draws)
     config = MPPIConfig(num_samples=32, horizon=HORIZON, iterations=4)
-    planner = MPPI(config, dynamics, lambda controls: controls)
+    planner = MPPI(config, dynamics, BoxScaling(-np.ones(1), np.ones(1)))
     states = dynamics.initial_states(10, np.random.default_rng(0))
     nominals = np.zeros((10, 1, HORIZON, 1))
     plan = planner.plan(states, nominals, np.random.default_rng(0))

@@ -7,6 +7,7 @@ from linear_quadratic import LinearQuadratic, double_integrator, make_states, ra
 from mppi_agent.interfaces import RolloutBatch
 from mppi_agent.planning import (
     MPPI,
+    BoxScaling,
     LeafValue,
     MPPIConfig,
     discounted_returns,
@@ -16,15 +17,16 @@ from mppi_agent.planning import (
 STARTS = np.array([[0.3, 0.0], [-0.2, 0.2]])
 
 
-def as_is(controls):
-    return controls
+def as_is(dynamics):
+    bound = np.ones(dynamics.b.shape[1])
+    return BoxScaling(-bound, bound)
 
 
 def plan(dynamics, starts=STARTS, *, nominals=None, seed=0, leaf_value=None, **settings):
     config = MPPIConfig(**{"horizon": 10, "discount": 1.0, "num_samples": 16} | settings)
     if nominals is None:
         nominals = np.zeros((len(starts), 1, config.horizon, dynamics.b.shape[1]))
-    planner = MPPI(config, dynamics, as_is)
+    planner = MPPI(config, dynamics, as_is(dynamics))
     rng = np.random.default_rng(seed)
     return planner.plan(make_states(starts), nominals, rng, leaf_value=leaf_value)
 
@@ -161,7 +163,7 @@ def test_same_seed_same_plan_and_inputs_are_left_alone():
     nominals = np.full((2, 2, 10, 1), 1.5)
     states = make_states(STARTS)
     physics = [state.physics.copy() for state in states]
-    planner = MPPI(MPPIConfig(horizon=10), dynamics, as_is)
+    planner = MPPI(MPPIConfig(horizon=10), dynamics, as_is(dynamics))
     plans = [planner.plan(states, nominals, np.random.default_rng(s)) for s in (3, 3, 4)]
     np.testing.assert_array_equal(plans[0].controls, plans[1].controls)
     np.testing.assert_array_equal(plans[0].returns, plans[1].returns)

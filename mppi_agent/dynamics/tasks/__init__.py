@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mppi_agent.dynamics.tasks import arms, classic_control, legged, locomotion, pendulums
+from mppi_agent.dynamics.tasks import (
+    arms,
+    classic_control,
+    discrete_control,
+    legged,
+    locomotion,
+    pendulums,
+)
 from mppi_agent.interfaces import BatchTask, VectorTask
 
 __all__ = ["batch_task_of", "vector_task_of"]
@@ -36,6 +43,9 @@ _VECTOR_BUILDERS = {
     _CLASSIC + "pendulum.PendulumEnv": classic_control.pendulum,
     _CLASSIC
     + "continuous_mountain_car.Continuous_MountainCarEnv": classic_control.mountain_car_continuous,
+    _CLASSIC + "cartpole.CartPoleEnv": discrete_control.cart_pole,
+    _CLASSIC + "mountain_car.MountainCarEnv": discrete_control.mountain_car,
+    _CLASSIC + "acrobot.AcrobotEnv": discrete_control.acrobot,
 }
 
 
