@@ -21,16 +21,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "noise_std": 1.0,
             "discount": 1.0,
         },
-        # Discrete actions. Expert alone, 5 episodes each from the reset seeds 10000 to 10004,
-        # of which the first three chose the rows; and what the defaults get there.
+        # Discrete actions. Expert alone, 5 episodes each from the reset seeds 10005 to 10009, which
+        # chose nothing. What the defaults get is from the five seeds before.
         # 500 in each; 150 to 500 with the defaults, which see the end of the track too late.
         "CartPole-v1": {"horizon": 50},
-        # -87 to -102; -200, the time limit, with the defaults: no plan reaches the goal.
+        # -88 to -105; -200, the time limit, with the defaults (1 episode): no plan sees the goal.
         "MountainCar-v0": {"horizon": 150, "knot_spacing": 25, "discount": 1.0},
-        # -79 to -104; with the defaults not there after 150 steps (1 episode). A swing to one side
-        # takes about 5 steps; of 9,000 random plans of 100 steps none reaches the goal.
+        # -85 to -98 (3 episodes); with the defaults not there after 150 steps (1 episode). A swing
+        # to one side takes about 5 steps; of 9,000 random plans of 100 steps none sees the goal.
         "Acrobot-v1": {"horizon": 150, "knot_spacing": 5, "discount": 1.0},
-        # -13, a shortest path, four times and -14; with the defaults not there after 40 steps.
+        # -13, a shortest path, four times and -14; with the defaults not there after 40 steps
+        # (1 episode).
         "CliffWalking-v1": {"horizon": 36, "knot_spacing": 12},
         # Tasks of mppi_envs, expert alone. Chosen on the reset seeds 10000 to 10007 that the
         # figures are from, so these are optimistic: episodes that end in success.
