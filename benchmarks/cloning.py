@@ -10,8 +10,6 @@ in the middle of an episode, the least of 30 repeats, since other processes may 
 from __future__ import annotations
 
 import argparse
-import csv
-import subprocess
 import time
 import warnings
 from importlib import import_module
@@ -22,6 +20,7 @@ from typing import Any
 
 import gymnasium as gym
 import mujoco
+from records import append, commit
 
 from mppi_agent import Cloneable
 from mppi_agent.cloning import check_clones
@@ -71,7 +70,7 @@ def main() -> None:
             mend_joint_types()
         for env_id in FAMILIES[family]:
             row = measure(env_id, args.steps)
-            append(args.out, row)
+            append(args.out, row, FIELDS)
             print({name: row[name] for name in FIELDS[:6]}, flush=True)
 
 
@@ -119,22 +118,6 @@ def seconds_per_restore(env: Cloneable, repeats: int = 30) -> float:
             env.restore(env.snapshot())
         least = min(least, (time.perf_counter() - start) / number)
     return least
-
-
-def commit() -> str:
-    """Return the commit that is measured, with a mark if files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def append(path: Path, row: dict[str, object]) -> None:
-    """Add a line to a CSV, with a head if it is new."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,17 @@ import csv
 import importlib.util
 import multiprocessing
 import os
-import platform
 import resource
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from policies import commit
+from records import provenance
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv
@@ -57,13 +55,7 @@ def main() -> None:
     unknown = set(args.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown parts {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    common = {
-        "commit": commit(),
-        "versions": " ".join(
-            f"{name}={version(name)}" for name in ("gymnasium", "mujoco", "numpy", "torch")
-        ),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-    }
+    common = provenance()
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*FIELDS, *common], lineterminator="\n")
         writer.writeheader()
