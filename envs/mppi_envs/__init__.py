@@ -14,7 +14,7 @@ __all__ = ["ENV_IDS"]
 _ENVS = {
     "CartPoleSwingUp": ("mppi_envs.cart_pole:CartPoleSwingUpEnv", 200),
     "DoublePendulumSwingUp": ("mppi_envs.double_pendulum:DoublePendulumSwingUpEnv", 300),
-    "BallInCup": ("mppi_envs.ball_in_cup:BallInCupEnv", 120),
+    "BallInCup": ("mppi_envs.ball_in_cup:BallInCupEnv", 200),
     "PointMaze": ("mppi_envs.point_maze:PointMazeEnv", 200),
     "ReachAround": ("mppi_envs.reach_around:ReachAroundEnv", 75),
     "Pusher": ("mppi_envs.pusher:PusherEnv", 200),

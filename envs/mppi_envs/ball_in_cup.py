@@ -62,7 +62,7 @@ class BallInCupEnv(TaskEnv):
 
     Success: the ball is in the cup. Start: the cup is within 0.2 m (x) and 0.1 m (z) of its middle
     place, the ball hangs on the taut string within 0.5 rad of the vertical, all at rest.
-    End: after 120 steps of 0.02 s.
+    End: after 200 steps of 0.02 s.
     """
 
     asset = "ball_in_cup.xml"
