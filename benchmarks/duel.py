@@ -18,25 +18,30 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from duel_planners import (
+    PLANNERS,
+    TUNABLE,
+    Settings,
+    Task,
+    grid,
+    make_planner,
+    open_task,
+    published_settings,
+)
 from duel_summary import print_summary
-from pytorch_mppi_planner import PytorchMPPI, plan_seconds
+from pytorch_mppi_planner import plan_seconds
 from records import append, provenance
-from reference_planners import CEM, ICEM, PredictiveSampling
 
-from mppi_agent import MPPIAgent, MPPIConfig
 from mppi_agent.bench import ratio
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
 from mppi_agent.expert import action_scaling
-from mppi_agent.interfaces import Dynamics, EnvState
-from mppi_agent.planning import ActionScaling, discounted_returns
 
 ENVS = (
     "HalfCheetah-v5",
@@ -55,123 +60,7 @@ ENVS = (
 )
 FIRST_TUNING_SEED = 10_000
 BUDGETS, TUNING = (Path(__file__).with_name(f"duel_{n}.csv") for n in ("budgets", "tuning"))
-_ICEM_BETAS = {"HalfCheetah-v5": 0.25, "HumanoidStandup-v5": 2.0}  # published for these two
 _B1_CORE_SECONDS = 2 * 0.05
-
-Settings = dict[str, Any]
-
-
-class Planner(Protocol):
-    """Choose what to do in a state, and remember what helps in the next."""
-
-    sim_steps: int
-
-    def act(self, state: EnvState) -> np.ndarray:
-        """Return normalised controls, shape (nu,)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Task:
-    """Hold what all planners get in common.
-
-    Attributes:
-        env: To act in and to plan for.
-        dynamics: Simulates it.
-        scaling: What controls mean as its actions.
-        budget: Env steps to simulate per control step.
-        horizon: Control steps of a plan.
-    """
-
-    env: Cloneable
-    dynamics: Dynamics
-    scaling: ActionScaling
-    budget: int
-    horizon: int
-
-    @property
-    def rollouts(self) -> int:
-        """Return the rollouts per control step that the budget pays for."""
-        return self.budget // self.horizon
-
-
-class Ours:
-    """Act with `MPPIAgent` as a user gets it, its number of samples fitted to the budget."""
-
-    def __init__(self, task: Task, seed: int, settings: Settings) -> None:
-        config = _our_config(task, settings)
-        self._agent = MPPIAgent(task.env, config, seed=seed, dynamics=task.dynamics)
-        self._task = task
-        self._memory: tuple[np.ndarray, ...] | None = None
-
-    @property
-    def sim_steps(self) -> int:
-        """Return the env steps simulated so far."""
-        return self._agent.sim_steps
-
-    def act(self, state: EnvState) -> np.ndarray:
-        """Return normalised controls, shape (nu,)."""
-        action, self._memory = self._agent.predict(state.observation, self._memory)
-        return self._task.scaling.to_normalised(action)
-
-
-class Reference:
-    """Give a reference planner the simulator as an objective."""
-
-    def __init__(self, planner: Any, task: Task) -> None:
-        self._planner = planner
-        self._task = task
-        self.sim_steps = 0
-
-    def act(self, state: EnvState) -> np.ndarray:
-        """Return normalised controls, shape (nu,)."""
-
-        def objective(controls: np.ndarray) -> np.ndarray:
-            actions = self._task.scaling.to_env(controls[None])
-            rollout = self._task.dynamics.rollout([state], actions)
-            self.sim_steps += rollout.sim_steps
-            return discounted_returns(rollout, discount=1.0)[0]
-
-        return self._planner.act(objective)
-
-
-def _reference(kind: Any) -> Callable[[Task, int, Settings], Planner]:
-    def make(task: Task, seed: int, settings: Settings) -> Planner:
-        rng = np.random.default_rng(seed)
-        dims = task.scaling.action_dims
-        return Reference(kind(task.horizon, dims, task.rollouts, rng, **settings), task)
-
-    return make
-
-
-def _pytorch_mppi(task: Task, seed: int, settings: Settings) -> Planner:
-    simulations = task.dynamics.simulations(task.rollouts)
-    return PytorchMPPI(simulations, task.scaling, task.horizon, seed=seed, **settings)
-
-
-def _our_config(task: Task, settings: Settings) -> MPPIConfig:
-    base = MPPIConfig.for_env(task.env, budget_ms=1000.0, steps_per_second=task.budget)
-    changed = {**vars(base), "horizon": task.horizon, **settings}
-    return MPPIConfig(**changed).fitted_to(1000.0, task.budget)
-
-
-MAKERS: Mapping[str, Callable[[Task, int, Settings], Planner]] = {
-    "ours": Ours,
-    "pytorch_mppi": _pytorch_mppi,
-    "predictive_sampling": _reference(PredictiveSampling),
-    "cem": _reference(CEM),
-    "icem": _reference(ICEM),
-}
-PLANNERS = (
-    "ours",
-    "pytorch_mppi",
-    "pytorch_mppi:tuned",
-    "predictive_sampling",
-    "predictive_sampling:tuned",
-    "cem",
-    "icem",
-    "icem:tuned",
-)
 
 
 def main() -> None:
@@ -183,7 +72,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Act with every planner in the same episodes, one line of CSV each."""
     for env_id in args.envs:
-        task = open_task(env_id, args.budget, args.horizon)
+        task = open_task(env_id, budget_steps(args.budget, env_id), args.horizon)
         for seed in range(args.first_seed, args.first_seed + args.seeds):
             for name in args.planners:
                 settings = settings_of(name, env_id, args.budget)
@@ -195,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 def tune(args: argparse.Namespace) -> None:
     """Try the settings of the rivals' grids on seeds that no duel uses, one line of CSV each."""
     for env_id in args.envs:
-        task = open_task(env_id, args.budget, args.horizon)
+        task = open_task(env_id, budget_steps(args.budget, env_id), args.horizon)
         for name, settings in grid(task, args.planners):
             for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.seeds):
                 row = episode(task, name, settings, seed, args.steps)
@@ -231,25 +120,6 @@ def timing(args: argparse.Namespace) -> None:
         append(args.out, {**row, "rounds": args.rounds, **provenance()})
 
 
-def open_task(env_id: str, budget: str, horizon: int | None = None) -> Task:
-    """Return what all planners share in one env, on one thread.
-
-    Args:
-        env_id: Of the env.
-        budget: As on the command line.
-        horizon: Control steps of a plan; None: our preset's.
-    """
-    env = Cloneable(gym.make(env_id))
-    env.reset(seed=0)
-    return Task(
-        env=env,
-        dynamics=make_dynamics(env, num_workers=1),
-        scaling=action_scaling(env.action_space),
-        budget=budget_steps(budget, env_id),
-        horizon=horizon or MPPIConfig.for_env(env_id).horizon,
-    )
-
-
 def budget_steps(budget: str, env_id: str, table: Path = BUDGETS) -> int:
     """Return the env steps per control step that a budget stands for.
 
@@ -268,7 +138,9 @@ def budget_steps(budget: str, env_id: str, table: Path = BUDGETS) -> int:
         raise ValueError(f"budget={budget!r} must be B1, B2, B1/4 or the like, or a number")
     measured = [row for row in _rows(table) if row["env"] == env_id]
     if not measured:
-        raise ValueError(f"{table.name} has no line for {env_id}: python benchmarks/duel.py budgets")
+        raise ValueError(
+            f"{table.name} has no line for {env_id}: python benchmarks/duel.py budgets"
+        )
     return int(measured[-1][name]) // int(divisor or 1)
 
 
@@ -286,7 +158,7 @@ def settings_of(name: str, env_id: str, budget: str, table: Path = TUNING) -> Se
     """
     base, _, tuned = name.partition(":")
     if not tuned:
-        return {"beta": _ICEM_BETAS[env_id]} if base == "icem" and env_id in _ICEM_BETAS else {}
+        return published_settings(base, env_id)
     tried: dict[str, list[float]] = {}
     for row in _rows(table):
         if (row["env"], row["planner"], row["budget"]) == (env_id, base, budget):
@@ -299,41 +171,13 @@ def settings_of(name: str, env_id: str, budget: str, table: Path = TUNING) -> Se
     return json.loads(max(tried, key=lambda settings: float(np.mean(tried[settings]))))
 
 
-def grid(task: Task, planners: list[str]) -> Iterator[tuple[str, Settings]]:
-    """Yield the settings to try for each planner that is to be tuned."""
-    if "pytorch_mppi" in planners:
-        scale = return_scale(task)
-        for noise_std in (0.25, 0.5, 1.0):
-            for share in (0.01, 0.1, 1.0):
-                temperature = float(f"{share * scale:.2g}")
-                yield "pytorch_mppi", {"noise_std": noise_std, "temperature": temperature}
-    if "predictive_sampling" in planners:
-        for noise_std in (0.1, 0.3, 0.6):
-            for num_samples in (10, task.rollouts):
-                yield "predictive_sampling", {"noise_std": noise_std, "num_samples": num_samples}
-    if "icem" in planners:
-        for beta in (0.25, 1.0, 2.0, 3.0):
-            yield "icem", {"beta": beta}
-
-
-def return_scale(task: Task) -> float:
-    """Return by how much the returns of random plans differ, for temperatures to scale with."""
-    rng = np.random.default_rng(FIRST_TUNING_SEED)
-    states = task.dynamics.initial_states(8, rng)
-    noise = rng.standard_normal((8, 64, task.horizon, task.scaling.action_dims))
-    rollout = task.dynamics.rollout(states, task.scaling.to_env(np.clip(0.5 * noise, -1, 1)))
-    returns = discounted_returns(rollout, discount=1.0)
-    spread = np.median(np.std(np.where(np.isfinite(returns), returns, 0.0), axis=1))
-    return max(float(spread), 1e-6)
-
-
 def episode(
     task: Task, name: str, settings: Settings, seed: int, max_steps: int | None
 ) -> dict[str, Any]:
     """Act from a reset seed to the end of the episode, or of `max_steps`; return the figures."""
     env = task.env
     env.reset(seed=seed)
-    planner = MAKERS[name.partition(":")[0]](task, seed, settings)
+    planner = make_planner(name, task, seed, settings)
     total, length, is_over = 0.0, 0, False
     start = time.process_time()
     while not is_over:
@@ -403,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for call, out, seeds in ((run, "duel.csv", 5), (tune, TUNING.name, 2)):
         acting = command(call, out)
-        names = PLANNERS if call is run else ("pytorch_mppi", "predictive_sampling", "icem")
+        names = PLANNERS if call is run else TUNABLE
         acting.add_argument("--planners", nargs="+", default=list(names), choices=names)
         acting.add_argument("--budget", default="B1", help="B1, B2, B1/4, or env steps")
         acting.add_argument("--seeds", type=int, default=seeds, help="episodes")

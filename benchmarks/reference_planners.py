@@ -189,15 +189,15 @@ class ICEM:
         _require_rollouts(num_rollouts)
         iterations = min(iterations, num_rollouts // 4)
         self._num_elites = num_elites
-        while self._num_elites > 2 and sum(self._counts(0, iterations, decay)) + int(
-            reused_share * self._num_elites
-        ) > num_rollouts:
+        while (
+            self._num_elites > 2
+            and sum(self._counts(0, iterations, decay)) + int(reused_share * self._num_elites)
+            > num_rollouts
+        ):
             self._num_elites -= 1
         self._num_reused = int(reused_share * self._num_elites)
         first = 2 * self._num_elites
-        while (
-            sum(self._counts(first + 1, iterations, decay)) + self._num_reused <= num_rollouts
-        ):
+        while sum(self._counts(first + 1, iterations, decay)) + self._num_reused <= num_rollouts:
             first += 1
         self.num_samples = self._counts(first, iterations, decay)
         self._beta, self._init_std, self._momentum = beta, init_std, momentum
@@ -238,9 +238,7 @@ class ICEM:
     def _shifted_elites(self, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         """Return the last call's best elites one step later, their last step drawn anew."""
         reused = self._elites[: self._num_reused]
-        return np.concatenate(
-            [reused[:, 1:], self._sample(mean, std, len(reused))[:, -1:]], axis=1
-        )
+        return np.concatenate([reused[:, 1:], self._sample(mean, std, len(reused))[:, -1:]], axis=1)
 
 
 def coloured_noise(
