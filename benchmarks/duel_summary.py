@@ -96,9 +96,9 @@ def print_summary(rows: Sequence[Mapping[str, str]], ours: str = "ours") -> None
                 scores[name].append((rank[i], ratio[i]))
             cells = [f"{table[name]:.5g}" if name in table else "" for name in planners]
             print(f"| {env} | {' | '.join(cells)} |")
-            if ours in table and list(table).index(ours) != int(returns.argmax()):
-                winner = list(table)[int(returns.argmax())]
-                lost.append(f"{env} to {winner} ({ratio[list(table).index(ours)]:.3f})")
+            mine = dict(zip(table, ratio, strict=True)).get(ours, 1.0)
+            if mine < 1 - _TIE:
+                lost.append(f"{env} to {list(table)[int(returns.argmax())]} ({mine:.3f})")
         for what, value in _FIGURES.items():
             cells = [value(np.array(scores[name])) for name in planners]
             print(f"| {what} | {' | '.join(cells)} |")
