@@ -18,7 +18,16 @@ from mppi_agent.planning.noise import (
     noise_matrix,
     sample_noise,
 )
+from mppi_agent.planning.novelty import Novelty
+from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.terms import (
+    ActionRate,
+    Constraint,
+    LostFuture,
+    PolicyPrior,
+    RewardTerm,
+)
 from mppi_agent.planning.weights import (
     effective_sample_size,
     softmax_weights,
@@ -28,12 +37,21 @@ from mppi_agent.planning.weights import (
 __all__ = [
     "MPPI",
     "PRESETS",
+    "ActionRate",
     "ActionScaling",
     "BoxScaling",
     "CategoryScaling",
+    "Constraint",
     "KnotBasis",
     "LeafValue",
+    "LostFuture",
     "MPPIConfig",
+    "Novelty",
+    "Objective",
+    "PolicyPrior",
+    "RewardTerm",
+    "Term",
+    "Trajectories",
     "cubic_basis",
     "discounted_returns",
     "effective_sample_size",
