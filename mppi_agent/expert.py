@@ -27,6 +27,7 @@ from mppi_agent.planning import (
     Novelty,
     Objective,
     PolicyPrior,
+    Proposer,
     Term,
     shift_nominal,
 )
@@ -64,6 +65,7 @@ class MPPIAgent:
         policy_noise_std: Noise of the policy's proposals but the first, half-range units.
         policy_prior: How strongly the policy pulls plans towards what it would do, see
             `PolicyPrior`; 0: it only proposes.
+        proposals: Further plans that join the samples and count by their return alone.
         objective: What plans are ranked by beside the env's own return, which stays what `Plan`
             reports. `LostFuture()` joins unless there is one; `LostFuture(0)` leaves it out.
 
@@ -88,6 +90,7 @@ class MPPIAgent:
         dynamics: Dynamics | None = None,
         policy_noise_std: float = 0.2,
         policy_prior: float = 0.0,
+        proposals: Sequence[Proposer] = (),
         objective: Sequence[Term] = (),
     ) -> None:
         self.env = _open(env)
@@ -97,6 +100,7 @@ class MPPIAgent:
         self._dynamics = dynamics or make_dynamics(cloneable)
         self._policy = policy
         self._policy_noise_std = policy_noise_std
+        self._proposers = tuple(proposals)
         self._objective = self._all_terms(objective, policy_prior)
         self._planner = MPPI(self.config, self._dynamics, self.scaling, self._objective)
         self._proposing: Simulations | None = None
@@ -215,10 +219,13 @@ class MPPIAgent:
         policy_leads: bool = True,
         previous_controls: np.ndarray | None = None,
     ) -> Plan:
-        proposals = nominals[:, None]
+        horizon = self.config.horizon
+        proposals = np.concatenate(
+            [nominals[:, None], *(propose(states, horizon) for propose in self._proposers)], axis=1
+        )
         policy_steps = 0
         if self._policy is not None:
-            sampled = self._policy_proposals(states, rng)
+            sampled = self._policy_proposals(states, rng, self._room_for(proposals))
             policy_steps = sampled[..., 0].size
             parts = [sampled[:, :1], proposals] if policy_leads else [proposals, sampled[:, :1]]
             proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
@@ -251,10 +258,15 @@ class MPPIAgent:
     def _novelties(self) -> list[Novelty]:
         return [term for term in self._objective.terms if isinstance(term, Novelty)]
 
-    def _policy_proposals(self, states: Sequence[EnvState], rng: np.random.Generator) -> np.ndarray:
+    def _room_for(self, proposals: np.ndarray) -> int:
+        """Return how many plans the policy may add to proposals of shape (S, P, H, nu)."""
+        room = self.config.num_samples // 2 - proposals.shape[1]
+        return max(1, min(_NUM_POLICY_PROPOSALS, room))
+
+    def _policy_proposals(
+        self, states: Sequence[EnvState], rng: np.random.Generator, per_state: int
+    ) -> np.ndarray:
         """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
-        assert self._policy is not None
-        per_state = min(_NUM_POLICY_PROPOSALS, self.config.num_samples // 2 - 1)
         num = len(states) * per_state
         if self._proposing is None or self._proposing.num != num:
             self._proposing = self._dynamics.simulations(num)

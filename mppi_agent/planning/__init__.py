@@ -21,6 +21,7 @@ from mppi_agent.planning.noise import (
 from mppi_agent.planning.novelty import Novelty
 from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
 from mppi_agent.planning.terms import (
     ActionRate,
     Constraint,
@@ -41,7 +42,9 @@ __all__ = [
     "ActionScaling",
     "BoxScaling",
     "CategoryScaling",
+    "ConstantPlan",
     "Constraint",
+    "Demonstrations",
     "KnotBasis",
     "LeafValue",
     "LostFuture",
@@ -49,6 +52,7 @@ __all__ = [
     "Novelty",
     "Objective",
     "PolicyPrior",
+    "Proposer",
     "RewardTerm",
     "Term",
     "Trajectories",

@@ -85,13 +85,13 @@ class MPPI:
         """Plan from S states at once.
 
         Each iteration is one rollout call for all states, a last small one evaluates the final
-        means. The outcome depends on the arguments only; they are left as they were.
+        means, and a first one the proposals where there are several. The outcome depends on the arguments only; they are left as they were.
 
         Args:
             states: S start states.
             nominals: Proposed controls in [-1, 1] (clipped), shape (S, P, H, nu), 1 <= P <= K / 2.
-                Sampling starts around the first, the nominal; the others join the first
-                iteration's samples and count by their score alone.
+                They join the first iteration's samples and count by their score alone; sampling
+                starts around the best of them, so that a bad one costs no more than itself.
             rng: Source of the noise.
             leaf_value: Values the observation at the end of the horizon; does not count where the
                 episode terminated. None: 0.
@@ -111,24 +111,31 @@ class MPPI:
             cost; elites as in Pinneri et al. 2020, "Sample-efficient cross-entropy method"; noise
             that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
         """
-        mean, proposals = self._split(nominals, len(states))
-        elites = Samples.none_like(proposals)
+        proposals = self._validated(nominals, len(states))
+        mean, elites = proposals[:, 0], Samples.none_like(proposals)
         means: list[Samples] = []
         bests: list[Samples] = []
         diverged = np.zeros(len(states), dtype=int)
         score = self._objective.scoring()
         sim_steps = 0
+        if proposals.shape[1] > 1:
+            elites, sim_steps = self._evaluate(
+                states, proposals, leaf_value, previous_controls, score
+            )
+            diverged += elites.diverged
+            means.append(elites)
+            mean = elites.best(1).controls[:, 0]
 
         for iteration in range(self.config.iterations):
             num_new = self.config.num_samples - elites.count
-            controls = self._sample(mean, proposals, num_new, iteration, rng)
+            with_mean = iteration > 0 or not elites.count  # the best proposal is measured
+            controls = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
             evaluated, steps = self._evaluate(
                 states, controls, leaf_value, previous_controls, score
             )
             sim_steps += steps
             diverged += evaluated.diverged
-            # The mean comes first, at iteration 0 the nominal and the other proposals.
-            means.append(evaluated.first(1 + proposals.shape[1]))
+            means.append(evaluated.first(int(with_mean)))
 
             # The simulator is deterministic, so the elites' returns still hold.
             pool = Samples.join([evaluated, elites])
@@ -136,7 +143,6 @@ class MPPI:
             mean = pool.weighted_mean(weights)
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
-            proposals = proposals[:, :0]
 
         final, steps = self._evaluate(states, mean[:, None], leaf_value, previous_controls, score)
         # The nominal stays first and the first wins ties: no change without a gain.
@@ -157,8 +163,8 @@ class MPPI:
             scores=pool.scores,
         )
 
-    def _split(self, nominals: np.ndarray, num_states: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nominal (S, H, nu) and the other proposals (S, P - 1, H, nu), clipped."""
+    def _validated(self, nominals: np.ndarray, num_states: int) -> np.ndarray:
+        """Return the nominals, clipped, (S, P, H, nu)."""
         horizon, most = self.config.horizon, self.config.num_samples // 2
         given = np.shape(nominals)
         if len(given) != 4 or given[0] != num_states or given[2] != horizon:
@@ -175,20 +181,20 @@ class MPPI:
             raise ValueError(
                 "nominals must be finite, got NaN or infinity; check the policy that proposed them"
             )
-        clipped = np.clip(np.asarray(nominals, dtype=np.float64), -1.0, 1.0)
-        return clipped[:, 0], clipped[:, 1:]
+        return np.clip(np.asarray(nominals, dtype=np.float64), -1.0, 1.0)
 
     def _sample(
         self,
         mean: np.ndarray,
-        proposals: np.ndarray,
         num_new: int,
         iteration: int,
         rng: np.random.Generator,
+        *,
+        with_mean: bool,
     ) -> np.ndarray:
-        """Return the mean, the proposals and noisy copies of the mean, (S, num_new, H, nu)."""
+        """Return noisy copies of the mean, itself before them if asked for, (S, num_new, H, nu)."""
         config = self.config
-        num_noisy = num_new - 1 - proposals.shape[1]
+        num_noisy = num_new - with_mean
         noise = sample_noise(
             self._noise_matrix,
             (mean.shape[0], num_noisy, mean.shape[2]),
@@ -199,7 +205,7 @@ class MPPI:
         noise *= config.noise_std * config.noise_decay**iteration
         noise += mean[:, None]
         noisy = self._scaling.snap(noise)
-        return np.concatenate([mean[:, None], proposals, noisy], axis=1)
+        return np.concatenate([mean[:, None], noisy], axis=1) if with_mean else noisy
 
     def _evaluate(
         self,
