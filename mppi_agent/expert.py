@@ -142,7 +142,7 @@ class MPPIAgent:
                 nominals[i] = 0.0
                 self._previous[i] = np.nan
         self._resets = resets
-        states = self._ask("snapshot")
+        states = self.states()
         for term in self._novelties:
             term.visit(states)
         plan = self._plan(states, nominals, self._acting_rng, previous_controls=self._previous)
@@ -178,6 +178,10 @@ class MPPIAgent:
         if nominals is None:
             nominals = self.cold_start(len(states))
         return self._plan(states, nominals, self._labelling_rng, leaf_value, policy_leads=False)
+
+    def states(self) -> list[EnvState]:
+        """Return the state that each env is in."""
+        return self._ask("snapshot")
 
     def cold_start(self, num: int) -> np.ndarray:
         """Return zero nominals, shape (num, H, nu)."""

@@ -61,6 +61,11 @@ class Progress:
         if self._bar is not None:
             self.reach(self._bar.n + done)
 
+    def note(self, text: str) -> None:
+        """Show figures behind the bar, from its next advance on."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+
     def reach(self, done: float) -> None:
         """Set the finished work.
 

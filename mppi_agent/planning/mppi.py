@@ -84,8 +84,9 @@ class MPPI:
     ) -> Plan:
         """Plan from S states at once.
 
-        Each iteration is one rollout call for all states, a last small one evaluates the final
-        means, and a first one the proposals where there are several. The outcome depends on the arguments only; they are left as they were.
+        Each iteration is one rollout call for all states; a first one evaluates the proposals
+        where there are several, a last small one the final means. The outcome depends on the
+        arguments only; they are left as they were.
 
         Args:
             states: S start states.
