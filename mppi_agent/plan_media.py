@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,7 @@ def _find(model: mujoco.MjModel, name: str) -> tuple[str, int]:
 
 
 def _moving(paths: Sequence[np.ndarray]) -> int:
-    """Return body 1 if it moves along paths of shape (steps + 1, nbody, 3), else the most moving."""
+    """Return body 1 if it moves along paths, (steps + 1, nbody, 3) each, else the most moving."""
     reach = np.max([np.ptp(path, axis=0).max(axis=-1) for path in paths], axis=0)  # (nbody,)
     return 1 if reach[1] > 0.01 * reach.max() else int(reach.argmax())
 
@@ -217,7 +218,7 @@ def _draw_paths(viewer: Any, paths: Sequence[np.ndarray]) -> None:
         share = rank / max(len(paths) - 2, 1)
         rgba = _BEST if is_plan else (*(_LOW + share * (_HIGH - _LOW)), 0.35 + 0.4 * share)
         points = path[:: 1 if is_plan else stride]
-        for start, end in zip(points[:-1], points[1:], strict=True):
+        for start, end in pairwise(points):
             viewer.add_marker(**_segment(start, end, radius * (2.5 if is_plan else 1.0), rgba))
 
 

@@ -20,6 +20,7 @@ from mppi_agent.planning.noise import (
 )
 from mppi_agent.planning.novelty import Novelty
 from mppi_agent.planning.objective import Objective, Term, Trajectories
+from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
 from mppi_agent.planning.presets import PRESETS
 from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
 from mppi_agent.planning.terms import (
@@ -60,8 +61,11 @@ __all__ = [
     "discounted_returns",
     "effective_sample_size",
     "linear_basis",
+    "load_preset",
     "noise_matrix",
+    "preset_line",
     "sample_noise",
+    "save_preset",
     "shift_nominal",
     "softmax_weights",
     "temperature_for_ess",

@@ -73,9 +73,10 @@ def preset_line(env_id: str, config: MPPIConfig, measured: str) -> str:
 
 def _plain(name: str, value: Any) -> Any:
     if callable(value):
-        if getattr(noise, getattr(value, "__name__", ""), None) is not value:
+        function = getattr(value, "__name__", "")
+        if getattr(noise, function, None) is not value:
             raise ValueError(f"{name}={value!r} cannot be written to a file; use a number")
-        return value.__name__
+        return function
     return value.item() if hasattr(value, "item") else value
 
 
