@@ -264,8 +264,9 @@ class MPPIAgent:
 
     def _room_for(self, proposals: np.ndarray) -> int:
         """Return how many plans the policy may add to proposals of shape (S, P, H, nu)."""
+        # A bad policy then costs at most a quarter of the samples.
         room = self.config.num_samples // 2 - proposals.shape[1]
-        return max(1, min(_NUM_POLICY_PROPOSALS, room))
+        return max(1, min(_NUM_POLICY_PROPOSALS, room, self.config.num_samples // 4))
 
     def _policy_proposals(
         self, states: Sequence[EnvState], rng: np.random.Generator, per_state: int

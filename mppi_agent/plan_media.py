@@ -33,8 +33,8 @@ class PathTracer:
     Args:
         env: A MuJoCo env; only read.
         scaling: What controls mean as its actions.
-        track: Name of a site or body. None: the first body that hangs on the world, or the one
-            that moves most where that one stays in place.
+        track: Name of a site or body. None: the body that the first plans traced lead to the most
+            different places.
 
     Raises:
         ValueError: If the env has no MuJoCo model, or the model no such site or body.
@@ -63,7 +63,7 @@ class PathTracer:
         """
         paths = [self._follow(state, self._scaling.to_env(plan)) for plan in plans]
         if self._index < 0:
-            self._index = _moving(paths)
+            self._index = _most_spread(paths)
         return [path[:, self._index] for path in paths]
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ def draw_plan_trace(
     planned.legend(frameon=False, fontsize="small", ncols=3)
     ess.plot(steps, trace.ess, color="#3f8f4f", linewidth=0.9, label="effective sample size")
     ess.set_ylabel("samples")
-    ess.set_ylim(bottom=0)
+    ess.set_ylim(0, 1.2 * max([*trace.ess, *trace.diverged]))
     if any(trace.diverged):
         ess.plot(steps, trace.diverged, color="#444444", linewidth=0.9, label="diverged")
     ess.legend(frameon=False, fontsize="small", ncols=2)
@@ -202,24 +202,24 @@ def _find(model: mujoco.MjModel, name: str) -> tuple[str, int]:
     )
 
 
-def _moving(paths: Sequence[np.ndarray]) -> int:
-    """Return body 1 if it moves along paths, (steps + 1, nbody, 3) each, else the most moving."""
-    reach = np.max([np.ptp(path, axis=0).max(axis=-1) for path in paths], axis=0)  # (nbody,)
-    return 1 if reach[1] > 0.01 * reach.max() else int(reach.argmax())
+def _most_spread(paths: Sequence[np.ndarray]) -> int:
+    """Return which of the bodies ends in the most different places, of paths (steps + 1, n, 3)."""
+    ends = np.stack([path[-1] for path in paths])  # (N, n, 3)
+    return int(np.square(ends - ends.mean(axis=0)).sum(axis=(0, 2)).argmax())
 
 
 def _draw_paths(viewer: Any, paths: Sequence[np.ndarray]) -> None:
     """Add paths to the next frame: from low to high score, the plan itself last."""
     longest = max(len(path) for path in paths)
     stride = -(-len(paths) * (longest - 1) // _MOST_SEGMENTS)
-    radius = 0.0015 * float(viewer.model.stat.extent)
+    radius = 0.002 * float(viewer.model.stat.extent)
     for rank, path in enumerate(paths):
         is_plan = rank == len(paths) - 1
         share = rank / max(len(paths) - 2, 1)
         rgba = _BEST if is_plan else (*(_LOW + share * (_HIGH - _LOW)), 0.35 + 0.4 * share)
         points = path[:: 1 if is_plan else stride]
         for start, end in pairwise(points):
-            viewer.add_marker(**_segment(start, end, radius * (2.5 if is_plan else 1.0), rgba))
+            viewer.add_marker(**_segment(start, end, radius * (2.0 if is_plan else 1.0), rgba))
 
 
 def _segment(start: np.ndarray, end: np.ndarray, radius: float, rgba: Any) -> dict[str, Any]:
