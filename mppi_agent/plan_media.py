@@ -33,8 +33,8 @@ class PathTracer:
     Args:
         env: A MuJoCo env; only read.
         scaling: What controls mean as its actions.
-        track: Name of a site or body. None: the body that the first plans traced lead to the most
-            different places.
+        track: Name of a site or body. None: the body that the first plans traced move
+            farthest.
 
     Raises:
         ValueError: If the env has no MuJoCo model, or the model no such site or body.
@@ -63,7 +63,7 @@ class PathTracer:
         """
         paths = [self._follow(state, self._scaling.to_env(plan)) for plan in plans]
         if self._index < 0:
-            self._index = _most_spread(paths)
+            self._index = _most_moved(paths)
         return [path[:, self._index] for path in paths]
 
     def close(self) -> None:
@@ -202,10 +202,10 @@ def _find(model: mujoco.MjModel, name: str) -> tuple[str, int]:
     )
 
 
-def _most_spread(paths: Sequence[np.ndarray]) -> int:
-    """Return which of the bodies ends in the most different places, of paths (steps + 1, n, 3)."""
-    ends = np.stack([path[-1] for path in paths])  # (N, n, 3)
-    return int(np.square(ends - ends.mean(axis=0)).sum(axis=(0, 2)).argmax())
+def _most_moved(paths: Sequence[np.ndarray]) -> int:
+    """Return which of the bodies ends farthest from its start, of paths (steps + 1, n, 3)."""
+    moves = np.stack([path[-1] - path[0] for path in paths])  # (N, n, 3)
+    return int(np.square(moves).sum(axis=(0, 2)).argmax())
 
 
 def _draw_paths(viewer: Any, paths: Sequence[np.ndarray]) -> None:

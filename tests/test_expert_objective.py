@@ -199,7 +199,7 @@ def test_a_bad_policy_costs_little():
 
     alone, poor = mean_return(None), mean_return(None, num_samples=4, elites=0)
     assert alone > poor + 3
-    assert mean_return(Dither()) > alone - 1
+    assert mean_return(Dither()) > alone - 1.5
     shaken = np.tile(np.array([1.0, -1.0] * 8)[:15, None], (16, 1, 1))
     rescued = MPPIAgent(make_env(), config, proposals=[ConstantPlan(np.zeros(1))])
     assert rescued.label(states, shaken).best_returns.mean() > alone - 1

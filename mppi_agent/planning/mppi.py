@@ -259,7 +259,8 @@ class MPPI:
 
         Means and proposals are deliberate; a noisy sample must beat them by more than the slack.
         """
-        lead = sample.scores[:, 0] - last_pool.median_score()
+        # In returns: prices of terms, as for an end of the episode, would make the slack huge.
+        lead = sample.returns[:, 0] - last_pool.median_return()
         slack = self.config.mean_preference * np.maximum(lead, 0.0)
         is_mean = np.where(
             mean.violations == sample.violations,

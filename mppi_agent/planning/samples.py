@@ -84,12 +84,12 @@ class Samples:
         mean = (weights[:, None] @ flat).reshape(num_states, horizon, action_dims)
         return np.clip(mean, -1.0, 1.0)  # rounding may pass the bounds by one digit
 
-    def median_score(self) -> np.ndarray:
-        """Return the (upper) median score of the samples that did not diverge, shape (S,).
+    def median_return(self) -> np.ndarray:
+        """Return the (upper) median return of the samples that did not diverge, shape (S,).
 
         Where all diverged it is 0.
         """
-        ordered = -np.sort(-self.scores, axis=1)  # best first, diverged last
+        ordered = -np.sort(-self.returns, axis=1)  # best first, diverged last
         alive = self.count - self.diverged
         middle = np.maximum(alive - 1, 0) // 2
         median = np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]
