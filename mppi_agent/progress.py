@@ -32,7 +32,7 @@ class Progress:
             except ImportError:
                 return self
             # disable=None: silent where stderr is no terminal.
-            layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} {postfix}"
+            layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit}{postfix}"
             self._bar = tqdm(
                 total=self._total,
                 desc=self._label,

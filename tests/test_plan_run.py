@@ -31,6 +31,34 @@ def test_the_record_holds_every_step_and_adds_up():
     assert "6 steps" in str(run) and "of 8" in str(run)
 
 
+def test_live_figures_follow_the_episode(monkeypatch):
+    shown = []
+
+    class Bar:
+        def __init__(self, label, total, unit, *, is_shown):
+            shown.append((label, total, unit, is_shown))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def note(self, text):
+            shown.append(text)
+
+        def advance(self):
+            shown.append("step")
+
+    monkeypatch.setattr("mppi_agent.plan_run.Progress", Bar)
+    run = run_plan("Pendulum-v1", CONFIG, max_steps=2, show_progress=True)
+    first, total = run.trace.rewards[0], sum(run.trace.rewards)
+    assert shown[0] == ("plan", 2, "steps", True)
+    assert shown[1].startswith(f"return {first:.1f}, ess {run.trace.ess[0]:.1f}/8, ")
+    assert shown[1].endswith(f"{run.trace.milliseconds[0]:.0f} ms per plan")
+    assert shown[3].startswith(f"return {total:.1f}, ") and shown[2] == shown[4] == "step"
+
+
 def test_it_acts_as_an_expert_that_nobody_watches():
     run = run_plan("Pendulum-v1", CONFIG, seed=3, max_steps=5)
     expert = MPPIAgent("Pendulum-v1", CONFIG, seed=3)
