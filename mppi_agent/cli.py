@@ -31,12 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        make_env(options.env).close()
+        if "env" in options:
+            make_env(options.env).close()
         return int(options.run(options))
     except KeyboardInterrupt:
         print("mppi-agent: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         if options.debug:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
@@ -86,6 +87,23 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate_policy(policy, options.env, seeds)
     result = {"env": options.env, "model": str(options.model), **evaluation.as_dict()}
     _print_result(options, result, f"{options.env}: {evaluation}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mppi_agent.gps import MPPIGPS
+    from mppi_agent.gps.export import export_onnx, export_torchscript
+
+    files = {"onnx": options.onnx, "torchscript": options.torchscript}
+    wanted = {kind: path for kind, path in files.items() if path is not None}
+    if not wanted:
+        raise ValueError("name a file to write: --onnx FILE, --torchscript FILE or both")
+    model = MPPIGPS.load(options.model, device="cpu")
+    for kind, path in wanted.items():
+        export = export_onnx if kind == "onnx" else export_torchscript
+        export(model, path)
+    result = {"model": str(options.model), **{kind: str(path) for kind, path in wanted.items()}}
+    _print_result(options, result, "\n".join(f"wrote {path}" for path in wanted.values()))
     return 0
 
 
@@ -199,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
+    _add_export(commands)
     _add_plan(commands)
     _add_compare(commands)
     _add_check(commands)
@@ -242,6 +261,19 @@ def _add_eval(commands: Any) -> None:
     command.add_argument("--env", metavar="ENV", required=True, help="env id")
     command.add_argument("--episodes", type=int, default=100, help="default: 100")
     _add_device(command)
+
+
+def _add_export(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        "export",
+        _export,
+        "write a saved policy as ONNX or TorchScript, with its normalisation",
+        ["export cheetah.zip --onnx cheetah.onnx", "export cheetah.zip --torchscript cheetah.pt"],
+    )
+    command.add_argument("model", metavar="MODEL", type=Path, help="file that train saved")
+    command.add_argument("--onnx", metavar="FILE", type=Path, help="needs the package onnx")
+    command.add_argument("--torchscript", metavar="FILE", type=Path, help="for torch.jit.load")
 
 
 def _add_plan(commands: Any) -> None:

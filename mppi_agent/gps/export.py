@@ -43,7 +43,7 @@ def export_onnx(
 
     Args:
         model: MPPIGPS or another SB3 model, without hidden state.
-        path: Where to write; ".onnx" is added where it has no suffix. Written atomically.
+        path: Of the file; a crash meanwhile leaves an older one as it was.
         vec_normalize: The wrapper that the model was trained behind; the graph then takes
             observations as the env shows them. None: as `model.predict` takes them.
 
@@ -64,14 +64,14 @@ def export_onnx(
         th.onnx.export(
             actor,
             (example, {}),  # a dict that comes last would be taken for keyword arguments
-            graph,
+            graph,  # type: ignore[arg-type]  # an open file does, too
             # The other exporter needs onnxscript and onnx_ir as well, and is slower by far.
             dynamo=False,
             input_names=names,
             output_names=["action"],
             dynamic_axes={name: {0: "batch"} for name in [*names, "action"]},
         )
-    write_file(path, ".onnx", lambda file: _write(file, graph))
+    write_file(path, "", lambda file: _write(file, graph))
 
 
 def export_torchscript(
@@ -87,7 +87,7 @@ def export_torchscript(
 
     Args:
         model: MPPIGPS or another SB3 model, without hidden state.
-        path: Where to write; ".pt" is added where it has no suffix. Written atomically.
+        path: As `export_onnx` takes it.
         vec_normalize: As `export_onnx` takes it.
 
     Raises:
@@ -98,7 +98,7 @@ def export_torchscript(
     module = io.BytesIO()
     with _tracing():
         th.jit.save(th.jit.trace(actor, (example,)), module)
-    write_file(path, ".pt", lambda file: _write(file, module))
+    write_file(path, "", lambda file: _write(file, module))
 
 
 class _Actor(nn.Module):
@@ -108,6 +108,9 @@ class _Actor(nn.Module):
         policy: In evaluation mode, on the CPU.
         normalizer: Applied to observations first.
     """
+
+    low: th.Tensor
+    high: th.Tensor
 
     def __init__(self, policy: BasePolicy, normalizer: nn.Module) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from mppi_agent.gps.export import export_onnx, export_torchscript
 
 
 def run_torchscript(model, path, observations, **kwargs):
-    export_torchscript(model, path / "policy", **kwargs)
+    export_torchscript(model, path / "policy.pt", **kwargs)
     module = th.jit.load(path / "policy.pt")
     if isinstance(observations, dict):
         return module({key: th.as_tensor(value) for key, value in observations.items()}).numpy()
@@ -31,7 +31,7 @@ def run_torchscript(model, path, observations, **kwargs):
 def run_onnx(model, path, observations, **kwargs):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    export_onnx(model, path / "policy", **kwargs)
+    export_onnx(model, path / "policy.onnx", **kwargs)
     session = onnxruntime.InferenceSession(path / "policy.onnx")
     if not isinstance(observations, dict):
         observations = {"observation": observations}
