@@ -22,9 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/mppi-agent compare Pendulum-v1 --minutes 1 --out runs/demo
 
-# Into build/site; a warning is an error.
+# Into build/site; a warning is an error (and with --quiet there would be none).
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(STAMP) docs
 	$(BIN)/ruff check .
