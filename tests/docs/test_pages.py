@@ -34,7 +34,7 @@ def run(page: Path, directory: Path) -> str:
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
