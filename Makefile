@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: setup demo test test-all bench clean
+.PHONY: setup demo docs test test-all bench clean
 
 setup: $(STAMP)
 
@@ -16,19 +16,23 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all,docs,onnx]'
 	touch $@
 
 demo: $(STAMP)
 	$(BIN)/mppi-agent compare Pendulum-v1 --minutes 1 --out runs/demo
 
-test: $(STAMP)
+# Into build/site; a warning is an error (and with --quiet there would be none).
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+test: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-test-all: $(STAMP)
+test-all: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from mppi_agent.cli import main
 
-COMMANDS = ["train", "eval", "plan", "compare", "check"]
+COMMANDS = ["train", "eval", "plan", "compare", "check"]  # those that take an env
 
 
 def _error(capsys):
@@ -21,7 +22,7 @@ def _error(capsys):
     return lines[0]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "export"])
 def test_help_shows_examples_of_the_command(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -57,6 +58,8 @@ def test_wrong_env_ids_get_a_hint(env_id, message, capsys):
         (["compare", "Pendulum-v1", "--algos", "dqn"], "algos must be some of"),
         (["plan", "Pendulum-v1", "--num-samples", "1"], "num_samples=1 must be"),
         (["eval", "missing.zip", "--env", "Pendulum-v1"], "missing.zip"),
+        (["export", "missing.zip", "--onnx", "policy.onnx"], "missing.zip"),
+        (["export", "model.zip"], "name a file to write: --onnx FILE"),
         (["train", "CartPole-v1", "--minutes", "0.02"], "action_space"),
     ],
 )
@@ -123,6 +126,11 @@ def test_a_trained_policy_can_be_evaluated_and_can_seed_plans(capsys, tmp_path):
 
     assert main(["plan", "Pendulum-v1", "--steps", "3", "--policy", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lengths"] == [3]
+
+    exported = tmp_path / "policy.pt"
+    assert main(["export", str(path), "--torchscript", str(exported), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["torchscript"] == str(exported)
+    assert torch.jit.load(exported)(torch.zeros(2, 3)).shape == (2, 1)
 
     assert main(["eval", str(path), "--env", "HalfCheetah-v5"]) == 2
     assert "trained with the observation_space" in _error(capsys)

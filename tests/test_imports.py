@@ -26,6 +26,7 @@ FRONT = {
     "progress",
     "training",
     "tuning",
+    "zoo",
 }
 
 # Place: (places of ours, packages of others); the longest matching place counts.
@@ -63,6 +64,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/baselines": (set(), {"gymnasium", "stable_baselines3", "torch"}),
     "mppi_agent/training": (FRONT, {"numpy", "stable_baselines3", "torch"}),
     "mppi_agent/compare": (FRONT | {"expert"}, {"torch"}),
+    "mppi_agent/zoo": ({"gps"}, {"rl_zoo3"}),
     "mppi_agent/cli": (FRONT | BELOW_GPS | {""}, set()),
     "mppi_agent/__init__": (FRONT | BELOW_GPS, set()),
     "mppi_envs": (set(), {"numpy", "gymnasium", "mujoco"}),

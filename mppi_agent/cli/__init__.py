@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from mppi_agent import __version__
 from mppi_agent.cli.commands import INTERRUPTED
+from mppi_agent.cli.export import add_export
 from mppi_agent.cli.measure import add_bench, add_check, add_compare
 from mppi_agent.cli.plan import add_plan, add_tune
 from mppi_agent.cli.train import add_eval, add_train
@@ -28,12 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        make_env(options.env).close()
+        if "env" in options:
+            make_env(options.env).close()
         return int(options.run(options))
     except KeyboardInterrupt:
         print("mppi-agent: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         if options.debug:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_train(commands)
     add_eval(commands)
+    add_export(commands)
     add_plan(commands)
     add_tune(commands)
     add_compare(commands)

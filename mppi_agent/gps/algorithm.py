@@ -248,8 +248,14 @@ class GuidedAlgorithm(BaseAlgorithm):
         """Save the planner's labels, as SB3's off-policy algorithms save theirs."""
         write_file(path, ".pkl", lambda file: save_to_pkl(file, self.replay_buffer, self.verbose))
 
-    def load_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
+    def load_replay_buffer(
+        self, path: str | Path | io.BufferedIOBase, truncate_last_traj: bool = True
+    ) -> None:
         """Load labels that `save_replay_buffer` wrote.
+
+        Args:
+            path: As in SB3.
+            truncate_last_traj: Taken as in SB3; labels are no trajectories.
 
         Raises:
             ValueError: If the file holds something else.

@@ -57,7 +57,7 @@ class MPPIGPS(GuidedAlgorithm):
         n_epochs: Passes over a round's samples.
         gamma: Discount per control step.
         gae_lambda: Bias-variance trade-off of the advantages.
-        clip_range: Largest relative change of a sample's likelihood that still pays.
+        clip_range: Largest relative change of a sample's likelihood that still pays, or a schedule.
         ent_coef: Weight of the entropy bonus.
         vf_coef: Weight of the value loss.
         max_grad_norm: Gradient norm limit.
@@ -113,7 +113,7 @@ class MPPIGPS(GuidedAlgorithm):
         n_epochs: int = 5,
         gamma: float | None = None,
         gae_lambda: float | None = None,
-        clip_range: float = 0.2,
+        clip_range: float | Schedule = 0.2,
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 1.0,
@@ -200,11 +200,14 @@ class MPPIGPS(GuidedAlgorithm):
     def _configure(self) -> None:
         """Hand the settings on; also after `load`, which may change them."""
         check_settings(self)
+        clip_range = self.clip_range
+        if callable(clip_range):
+            clip_range = float(clip_range(self._current_progress_remaining))
         self._update.configure(
             UpdateConfig(
                 batch_size=self.batch_size,
                 n_epochs=self.n_epochs,
-                clip_range=self.clip_range,
+                clip_range=clip_range,
                 target_kl=self.target_kl,
                 vf_coef=self.vf_coef,
                 ent_coef=self.ent_coef,
@@ -280,6 +283,9 @@ class MPPIGPS(GuidedAlgorithm):
                 return
             learning_rate = self.lr_schedule(self._current_progress_remaining)
             self.logger.record("train/learning_rate", learning_rate)
+            if callable(self.clip_range):
+                self._configure()
+            self.logger.record("train/clip_range", self._update.config.clip_range)
             advantages = samples.advantages(self.gamma, self.gae_lambda)
             figures = self._update.update(
                 self.policy, samples, advantages, learning_rate=learning_rate

@@ -67,6 +67,8 @@ def check_settings(model: Any) -> None:
     """
     for name, (wanted, holds) in _WANTED.items():
         value = getattr(model, name)
+        if name == "clip_range" and callable(value):  # a schedule
+            continue
         is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not (is_number and holds(value)):
             raise ValueError(f"{name} must be {wanted}, got {value!r}")

@@ -308,6 +308,20 @@ def test_learning_rate_schedules_follow_the_progress():
     assert 0.25 in seen
 
 
+def test_clip_range_schedules_follow_the_progress():
+    model = make(clip_range=lambda progress: 0.1 + progress)
+    used = []
+    original = model.train
+
+    def train(samples):
+        original(samples)
+        used.append(model._update.config.clip_range)
+
+    model.train = train
+    model.learn(32)
+    assert used[1:] == pytest.approx([0.6, 0.35, 0.1])  # the first round only looks
+
+
 @pytest.mark.parametrize(
     ("argument", "value", "message"),
     [

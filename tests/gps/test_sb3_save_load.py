@@ -138,7 +138,7 @@ def test_labels_survive_in_the_model_where_asked_for_and_in_their_own_file(tmp_p
     loaded = MPPIGPS.load(tmp_path / "without")
     assert len(loaded.replay_buffer) == 0
     model.save_replay_buffer(tmp_path / "labels")
-    loaded.load_replay_buffer(tmp_path / "labels")
+    loaded.load_replay_buffer(tmp_path / "labels", truncate_last_traj=False)  # as the zoo calls it
     drawn = [m.replay_buffer.sample(9, 3, np.random.default_rng(0)) for m in (model, loaded)]
     np.testing.assert_array_equal(drawn[0].actions, drawn[1].actions)
 
