@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +24,7 @@ from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.observations import finite_rows, select_rows, stack_observations
 from mppi_agent.dynamics.physics import physics_for
 from mppi_agent.dynamics.rollout import reshape_batch, validate_actions
-from mppi_agent.dynamics.stretches import rollout_in_stretches
+from mppi_agent.dynamics.stretches import Pace, rollout_in_stretches
 from mppi_agent.dynamics.tasks import batch_task_of
 from mppi_agent.interfaces import BatchTask, EnvState, RolloutBatch, StepBatch
 
@@ -130,6 +131,7 @@ class MujocoSimulations(BatchSimulations):
         self._task = task
         self._derived = derived
         self._nstep = nstep
+        self._pace = Pace()
         self._action_space = action_space
         self._batch = physics_for(
             {*task.before_fields, *task.after_fields}, model, num, num_threads
@@ -192,6 +194,7 @@ class MujocoSimulations(BatchSimulations):
                 flat,
                 self._nstep,
                 select_rows(shown, np.repeat(np.arange(len(states)), num_samples)),
+                self._pace,
                 keep_observations=keep_observations,
             )
         if batch is None:
@@ -253,12 +256,35 @@ def coarse_model(model: mujoco.MjModel, dt_s: float, substeps: int) -> mujoco.Mj
 _ignore_message = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda message: None)
 
 
-@contextlib.contextmanager
-def quiet_physics() -> Iterator[None]:
+class _Silence:
+    """Count who wants MuJoCo silent: its handler is one for the process, its callers may be many.
+
+    Without the count, two threads could leave the handler of one another behind.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._previous: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._previous = mujoco.get_mju_user_warning()
+                mujoco.set_mju_user_warning(_ignore_message)
+            self._count += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                mujoco.set_mju_user_warning(self._previous)
+                self._previous = None
+
+
+_SILENCE = _Silence()
+
+
+def quiet_physics() -> contextlib.AbstractContextManager[None]:
     """Keep MuJoCo from printing a line and writing a log file for each diverged simulation."""
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(_ignore_message)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
+    return _SILENCE
