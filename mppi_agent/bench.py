@@ -17,6 +17,7 @@ from mujoco.batch import Batch
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynamics
 from mppi_agent.dynamics.cores import num_cores
+from mppi_agent.dynamics.fidelity import FidelityReport, measure_fidelity
 from mppi_agent.dynamics.mujoco_batch import MujocoSimulations, quiet_physics
 from mppi_agent.env_ids import make_env
 from mppi_agent.expert import action_scaling
@@ -28,6 +29,7 @@ __all__ = [
     "PlannerBench",
     "Recording",
     "alternate",
+    "bench_fidelity",
     "bench_planner",
     "ratio",
     "timed",
@@ -143,6 +145,21 @@ def bench_planner(
         plan_over_physics=None if physics is None else ratio(seconds["plan"], physics),
         env_step_over_rollout=ratio(seconds["env_step"], seconds["rollout"]),
     )
+
+
+def bench_fidelity(env_id: str, substeps: Sequence[int], **settings: Any) -> list[FidelityReport]:
+    """Compare coarse models of an env with the true one.
+
+    Args:
+        env_id: What `gym.make` takes.
+        substeps: Of each coarse model.
+        settings: See `measure_fidelity`.
+    """
+    env = Cloneable(make_env(env_id))
+    env.reset(seed=settings.get("seed", 0))
+    reports = [measure_fidelity(env, number, **settings) for number in substeps]
+    env.close()
+    return reports
 
 
 def _planning(
