@@ -13,7 +13,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import mujoco
 import numpy as np
 
@@ -93,7 +92,7 @@ class MujocoBatchDynamics(BatchDynamics):
             self._model,
             self._task,
             self._derived,
-            self.action_space,
+            self._env,
             num,
             nstep=self._nstep,
             num_threads=self.num_threads,
@@ -107,7 +106,7 @@ class MujocoSimulations(BatchSimulations):
         model: Shared by all simulations; never modified.
         task: Computes observation, reward and termination.
         derived: Finds the fields that the task reads before a step in restored states.
-        action_space: Of the env.
+        env: Says which states and actions fit; only read.
         num: Simulations, N.
         nstep: Physics substeps per control step.
         num_threads: Threads of the pool.
@@ -121,18 +120,18 @@ class MujocoSimulations(BatchSimulations):
         model: mujoco.MjModel,
         task: BatchTask,
         derived: DerivedFields,
-        action_space: gym.Space,
+        env: Cloneable,
         num: int,
         *,
         nstep: int,
         num_threads: int,
     ) -> None:
-        super().__init__(num)
+        super().__init__(num, env.require_own)
         self._task = task
         self._derived = derived
         self._nstep = nstep
         self._pace = Pace()
-        self._action_space = action_space
+        self._action_space = env.action_space
         self._batch = physics_for(
             {*task.before_fields, *task.after_fields}, model, num, num_threads
         )
@@ -184,6 +183,8 @@ class MujocoSimulations(BatchSimulations):
         num_samples = actions.shape[1]
         flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, nu)
         select = slice(len(flat))
+        for state in states:
+            self._require_own(state)
         self._write(select, states, num_samples)
         shown = stack_observations([state.observation for state in states])
         with quiet_physics():
