@@ -55,6 +55,7 @@ def main() -> None:
     unknown = set(args.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown parts {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    torch.set_num_threads(1)  # as `learn` does: threads of torch that wait slow all others down
     common = provenance()
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*FIELDS, *common], lineterminator="\n")

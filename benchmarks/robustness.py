@@ -1,10 +1,11 @@
 """Plan on one model or on many, act on a model that is wrong, and see who copes.
 
-    python benchmarks/robustness.py InvertedDoublePendulum-v5 Hopper-v5
+    python benchmarks/robustness.py InvertedDoublePendulum-v5 Hopper-v5 --seeds 0 1 2
 
 Each planner acts closed loop in each world: the nominal one, those of the ensemble, and some that
-no planner knows. All planners draw as many samples, so an ensemble of four models simulates four
-times as much. A line of the CSV is one planner in one world.
+no planner knows. In the noisy world planners are told positions and velocities with an error. All
+planners draw as many samples, so an ensemble of four models simulates four times as much. A line
+of the CSV is one planner in one world with one seed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 from records import append, provenance
 
@@ -24,18 +27,20 @@ from mppi_agent.expert import action_scaling
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import MPPI, MPPIConfig, shift_nominal
 
+SENSOR_NOISE = 0.02  # standard deviation; metres, radians, and these per second
 KNOWN = {
     "nominal": Perturbation(),
-    "heavy": Perturbation(mass=1.3),
-    "weak": Perturbation(gain=0.7),
-    "late": Perturbation(delay=1),
+    "20 % heavier": Perturbation(mass=1.2),
+    "20 % lighter": Perturbation(mass=0.8),
+    "late by a step": Perturbation(delay=1),
 }
 UNKNOWN = {
-    "heavy, weak": Perturbation(mass=1.2, gain=0.8),
-    "later": Perturbation(delay=2),
-    "slippery": Perturbation(friction=0.6),
+    "20 % weaker": Perturbation(gain=0.8),
+    "slippery": Perturbation(friction=0.5),
+    "heavier and late": Perturbation(mass=1.2, delay=1),
 }
-TAILS = {"mean": 1.0, "worse half": 0.5, "worst": 1e-9}
+NOISY = "noisy sensors"
+TAILS = {"mean": 1.0, "worst": 1e-9}
 
 
 def main() -> None:
@@ -45,7 +50,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=10, help="side by side")
     parser.add_argument("--steps", type=int, default=200, help="of each episode, at most")
     parser.add_argument("--num-samples", type=int, default=48)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ensembles", nargs="+", choices=TAILS, default=list(TAILS))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     args = parser.parse_args()
     for env_id in args.envs:
@@ -53,15 +59,17 @@ def main() -> None:
         env.reset(seed=0)
         config = replace(MPPIConfig.for_env(env), num_samples=args.num_samples)
         planners: dict[str, Dynamics] = {"nominal": perturbed_dynamics(env, Perturbation())}
-        for name, tail in TAILS.items():
+        for name in args.ensembles:
             planners[f"ensemble, {name}"] = make_ensemble(
-                env, list(KNOWN.values()), tail=tail, discount=config.discount
+                env, list(KNOWN.values()), tail=TAILS[name], discount=config.discount
             )
-        for world_name, perturbation in (KNOWN | UNKNOWN).items():
+        for world_name, perturbation in {**KNOWN, **UNKNOWN, NOISY: Perturbation()}.items():
             world = perturbed_dynamics(env, perturbation)
-            for name, dynamics in planners.items():
+            noise = sensor_noise(env) if world_name == NOISY else 0.0
+            for (name, dynamics), seed in product(planners.items(), args.seeds):
                 start = time.perf_counter()
-                returns = act(world, dynamics, config, args)
+                rng = np.random.default_rng(seed)
+                returns = act(world, dynamics, config, rng, args.episodes, args.steps, noise)
                 row: dict[str, object] = {
                     "env": env_id,
                     "planner": name,
@@ -72,7 +80,7 @@ def main() -> None:
                     "episodes": args.episodes,
                     "steps": args.steps,
                     "num_samples": args.num_samples,
-                    "seed": args.seed,
+                    "seed": seed,
                     "seconds": round(time.perf_counter() - start, 1),
                 }
                 print(row, flush=True)
@@ -83,19 +91,43 @@ def main() -> None:
 
 
 def act(
-    world: Dynamics, dynamics: Dynamics, config: MPPIConfig, args: argparse.Namespace
+    world: Dynamics,
+    dynamics: Dynamics,
+    config: MPPIConfig,
+    rng: np.random.Generator,
+    episodes: int,
+    steps: int,
+    noise_std: np.ndarray | float,
 ) -> np.ndarray:
-    """Plan on `dynamics` and act in `world`; return undiscounted returns, shape (episodes,)."""
-    rng = np.random.default_rng(args.seed)
+    """Plan on `dynamics` and act in `world`.
+
+    Args:
+        world: Where the actions are taken.
+        dynamics: What plans are made on.
+        config: Of the planner.
+        rng: Draws starts, samples and sensor noise.
+        episodes: Side by side.
+        steps: Of each, at most.
+        noise_std: Error of what the planner takes for the simulator state, shape (n,).
+
+    Returns:
+        Undiscounted returns, shape (episodes,).
+    """
     scaling = action_scaling(world.action_space)
     planner = MPPI(config, dynamics, scaling)
-    simulations = world.simulations(args.episodes)
-    simulations.restore(world.initial_states(args.episodes, rng))
-    returns = np.zeros(args.episodes)
-    running = np.arange(args.episodes)
-    nominals = np.zeros((args.episodes, config.horizon, scaling.action_dims))
-    for _ in range(args.steps):
-        plan = planner.plan(simulations.snapshot(running), nominals[:, None], rng)
+    simulations = world.simulations(episodes)
+    simulations.restore(world.initial_states(episodes, rng))
+    returns = np.zeros(episodes)
+    running = np.arange(episodes)
+    nominals = np.zeros((episodes, config.horizon, scaling.action_dims))
+    for _ in range(steps):
+        seen = [
+            replace(
+                state, physics=state.physics + noise_std * rng.standard_normal(len(state.physics))
+            )
+            for state in simulations.snapshot(running)
+        ]
+        plan = planner.plan(seen, nominals[:, None], rng)
         step = simulations.step(scaling.to_env(plan.controls[:, 0]), running)
         returns[running] += np.where(step.diverged, 0.0, step.rewards)
         alive = ~(step.terminated | step.diverged)
@@ -104,6 +136,15 @@ def act(
             break
     simulations.close()
     return returns
+
+
+def sensor_noise(env: Cloneable) -> np.ndarray:
+    """Return the error of each number of the simulator state: positions and velocities only."""
+    model = env.unwrapped.model
+    std = np.zeros(len(env.snapshot().physics))
+    first = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_TIME)
+    std[first : first + model.nq + model.nv] = SENSOR_NOISE
+    return std
 
 
 if __name__ == "__main__":

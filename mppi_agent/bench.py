@@ -17,6 +17,7 @@ from mujoco.batch import Batch
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynamics
 from mppi_agent.dynamics.cores import num_cores
+from mppi_agent.dynamics.fidelity import FidelityReport, measure_fidelity
 from mppi_agent.dynamics.mujoco_batch import MujocoSimulations, quiet_physics
 from mppi_agent.env_ids import make_env
 from mppi_agent.expert import action_scaling
@@ -28,6 +29,7 @@ __all__ = [
     "PlannerBench",
     "Recording",
     "alternate",
+    "bench_fidelity",
     "bench_planner",
     "ratio",
     "timed",
@@ -114,14 +116,14 @@ def bench_planner(
     env = Cloneable(make_env(env_id))
     env.reset(seed=seed)
     dynamics, oracle = make_dynamics(env, num_workers=num_threads), EnvStepDynamics(env)
-    plan = _planning(env, num_samples, horizon, seed)
+    planning_on = _planning(env, num_samples, horizon, seed)
     recording = Recording(dynamics)
-    plan(recording)
+    planning_on(recording)()
     clock = _Clock()
-    watched = clock.watch(env, dynamics)
+    watched = planning_on(clock.watch(env, dynamics))
     calls: dict[str, Callable[[], float]] = {
-        "parts": lambda: clock.time_parts(lambda: plan(watched)),
-        "plan": timed(lambda: plan(dynamics)),
+        "parts": lambda: clock.time_parts(watched),
+        "plan": timed(planning_on(dynamics)),
         "rollout": timed(lambda: recording.repeat(dynamics)),
         "env_step": timed(lambda: recording.repeat(oracle)),
     }
@@ -145,15 +147,38 @@ def bench_planner(
     )
 
 
-def _planning(env: Cloneable, num_samples: int, horizon: int, seed: int) -> Callable[[Any], object]:
-    """Return what plans from the state of `env` on a backend, the same plan each time."""
+def bench_fidelity(env_id: str, substeps: Sequence[int], **settings: Any) -> list[FidelityReport]:
+    """Compare coarse models of an env with the true one.
+
+    Args:
+        env_id: What `gym.make` takes.
+        substeps: Of each coarse model.
+        settings: See `measure_fidelity`.
+    """
+    env = Cloneable(make_env(env_id))
+    env.reset(seed=settings.get("seed", 0))
+    reports = [measure_fidelity(env, number, **settings) for number in substeps]
+    env.close()
+    return reports
+
+
+def _planning(
+    env: Cloneable, num_samples: int, horizon: int, seed: int
+) -> Callable[[Any], Callable[[], object]]:
+    """Return what makes, of a backend, a planning call from the state of `env`.
+
+    As an expert does, it keeps its planner; each call plans the same.
+    """
     config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
     scaling = action_scaling(env.action_space)
     nominals = np.zeros((1, 1, horizon, scaling.action_dims))
     states = [env.snapshot()]
-    return lambda dynamics: MPPI(config, dynamics, scaling).plan(
-        states, nominals, np.random.default_rng(seed)
-    )
+
+    def on(dynamics: Any) -> Callable[[], object]:
+        planner = MPPI(config, dynamics, scaling)
+        return lambda: planner.plan(states, nominals, np.random.default_rng(seed))
+
+    return on
 
 
 class Recording:

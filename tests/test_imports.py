@@ -39,6 +39,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"interfaces", "cloning"},
         {"numpy", "gymnasium", "mujoco", "cloudpickle"},
     ),
+    "mppi_agent/dynamics/fidelity": ({"interfaces", "cloning", "dynamics"}, {"numpy", "scipy"}),
     "mppi_agent/dynamics/tasks": ({"interfaces"}, {"numpy"}),
     "mppi_agent/expert": (BELOW_GPS, {"numpy", "gymnasium"}),
     "mppi_agent/gps": (BELOW_GPS, {"numpy", "gymnasium", "torch", "stable_baselines3"}),

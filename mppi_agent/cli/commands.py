@@ -42,6 +42,6 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="of torch: auto, cpu, cuda")
 
 
-def print_result(options: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
     """Print what a command found, as text or as one JSON object."""
     print(json.dumps(result) if options.json else text)

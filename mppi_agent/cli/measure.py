@@ -106,20 +106,41 @@ def add_bench(commands: Any) -> None:
         commands,
         "bench",
         _bench,
-        "measure where the time of planning goes",
-        ["bench planner HalfCheetah-v5", "bench planner Ant-v5 --num-samples 128 --json"],
+        "measure where the time of planning goes, or how well coarse models rank plans",
+        [
+            "bench planner HalfCheetah-v5",
+            "bench planner Ant-v5 --num-samples 128 --json",
+            "bench fidelity Walker2d-v5 --substeps 1 2 4",
+        ],
         seed_help="of the reset and the samples (default: 0)",
     )
-    command.add_argument("what", choices=["planner"], help="what is measured")
+    command.add_argument("what", choices=["planner", "fidelity"], help="what is measured")
     command.add_argument("env", metavar="ENV", help="env id")
     command.add_argument("--num-samples", type=int, default=64, help="per plan (default: 64)")
     command.add_argument("--horizon", type=int, default=20, help="steps per plan (default: 20)")
     command.add_argument("--threads", type=int, help="default: one per core")
     command.add_argument("--repeats", type=int, default=7, help="rounds (default: 7)")
+    command.add_argument(
+        "--substeps", type=int, nargs="+", default=[1, 2], help="of coarse models (default: 1 2)"
+    )
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from mppi_agent.bench import bench_planner
+    from mppi_agent.bench import bench_fidelity, bench_planner
+
+    if options.what == "fidelity":
+        reports = bench_fidelity(
+            options.env,
+            options.substeps,
+            num_samples=options.num_samples,
+            horizon=options.horizon,
+            num_threads=options.threads,
+            repeats=options.repeats,
+            seed=options.seed,
+        )
+        text = "\n".join(map(str, reports))
+        print_result(options, [report.as_dict() for report in reports], text)
+        return 0
 
     result = bench_planner(
         options.env,

@@ -163,12 +163,7 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
             TypeError: If `state` does not come from a Cloneable.
             ValueError: If it comes from another env or another chain of wrappers.
         """
-        extras = state.extras
-        if not isinstance(extras, _Extras):
-            raise TypeError(
-                f"state.extras is a {type(extras).__name__}; "
-                "restore() takes states that Cloneable.snapshot() returned"
-            )
+        extras = _extras_of(state)
         route = None if extras.keys == self._keys else self._route(extras.keys)
         self._adapter.apply(self._base, state.physics, extras.base)
         rng = self._base.__dict__.get("_np_random")
@@ -182,6 +177,19 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 if index >= 0:
                     capture.apply(extras.wrappers[index])
         self._observation = state.observation
+
+    def require_own(self, state: EnvState) -> None:
+        """Check that `state` is of the unwrapped env here, for simulators that apply it themselves.
+
+        Raises:
+            TypeError: If `state` does not come from a Cloneable.
+            ValueError: If it comes from another env or another version of its simulator.
+        """
+        extras = _extras_of(state)
+        self._require_class(extras.keys[-1])
+        probe = getattr(self._adapter, "require_version", None)
+        if probe is not None:
+            probe(extras.base)
 
     def private_copy(self) -> Cloneable:
         """Return an independent copy in the same state.
@@ -241,10 +249,7 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def _route(self, keys: tuple[str, ...]) -> list[int]:
         """Return where each own wrapper finds its state among `keys`; -1: nowhere, and rightly."""
-        if keys[-1] != self._keys[-1]:
-            raise ValueError(
-                f"the state was captured from {keys[-1]}, this env is {self._keys[-1]}"
-            )
+        self._require_class(keys[-1])
         if keys not in self._routes:
             where = {key: index for index, key in enumerate(keys)}
             unmatched = {key for key in {*keys} ^ {*self._keys} if not key.startswith(_PASSIVE)}
@@ -255,6 +260,10 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 )
             self._routes[keys] = [where.get(key, -1) for key in self._keys[:-1]]
         return self._routes[keys]
+
+    def _require_class(self, name: str) -> None:
+        if name != self._keys[-1]:
+            raise ValueError(f"the state was captured from {name}, this env is {self._keys[-1]}")
 
 
 def find_cloneable(env: Any) -> Cloneable:
@@ -313,6 +322,15 @@ class _Extras(NamedTuple):
     rng_seed: int | None
     keys: tuple[str, ...]
     wrappers: list[CapturedAttributes]
+
+
+def _extras_of(state: EnvState) -> _Extras:
+    if not isinstance(state.extras, _Extras):
+        raise TypeError(
+            f"state.extras is a {type(state.extras).__name__}; "
+            "restore() takes states that Cloneable.snapshot() returned"
+        )
+    return state.extras
 
 
 def _name_wrappers(wrappers: list[Any]) -> tuple[str, ...]:

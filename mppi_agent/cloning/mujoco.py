@@ -128,6 +128,16 @@ class MujocoAdapter(AttributeAdapter):
         self._buffers_of(env).write(physics, derived, version)
         self._apply_attributes(env, attributes)
 
+    def require_version(self, extras: Any) -> None:
+        """Check that captured extras are of this version of MuJoCo.
+
+        Raises:
+            ValueError: If they are of another.
+        """
+        import mujoco
+
+        _require_version(extras[1], mujoco.__version__)
+
     def begin_step(self, env: Any) -> None:
         """Compute all that follows from positions and velocities, as a step does first."""
         import mujoco
@@ -210,11 +220,7 @@ class _Buffers:
         return physics, derived, self._version
 
     def write(self, physics: np.ndarray, derived: np.ndarray, version: str) -> None:
-        if version != self._version:
-            raise ValueError(
-                f"the state was captured with MuJoCo {version}, this is {self._version}: "
-                "states do not carry over from one version to another, capture it anew"
-            )
+        _require_version(version, self._version)
         if physics.size != self._size or derived.size != self._derived_size:
             raise ValueError(
                 f"the state holds {physics.size} + {derived.size} numbers, this model needs "
@@ -232,6 +238,14 @@ class _Buffers:
         )
         start = part.start + (field.ctypes.data - view.ctypes.data) // view.itemsize
         return slice(start, start + field.size)
+
+
+def _require_version(found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ValueError(
+            f"the state was captured with MuJoCo {found}, this is {wanted}: "
+            "states do not carry over from one version to another, capture it anew"
+        )
 
 
 def _runs(fields: list[np.ndarray]) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -28,10 +28,12 @@ class BatchSimulations(ABC):
 
     Args:
         num: Simulations, N.
+        require_own: Raises an error for a state that is of another env.
     """
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, require_own: Callable[[EnvState], None]) -> None:
         self.num = num
+        self._require_own = require_own
         self._observations: Observation | None = None
         self._extras: list[Any] = [None] * num
 
@@ -59,6 +61,8 @@ class BatchSimulations(ABC):
             raise ValueError(f"{len(indices)} simulations need as many states, got {len(states)}")
         if not len(states):
             return
+        for state in states:
+            self._require_own(state)
         self._write(indices, states)
         observations = stack_observations([state.observation for state in states])
         if self._observations is None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import mujoco
 import numpy as np
 
@@ -23,7 +23,7 @@ from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.observations import finite_rows, select_rows, stack_observations
 from mppi_agent.dynamics.physics import physics_for
 from mppi_agent.dynamics.rollout import reshape_batch, validate_actions
-from mppi_agent.dynamics.stretches import rollout_in_stretches
+from mppi_agent.dynamics.stretches import Pace, rollout_in_stretches
 from mppi_agent.dynamics.tasks import batch_task_of
 from mppi_agent.interfaces import BatchTask, EnvState, RolloutBatch, StepBatch
 
@@ -92,7 +92,7 @@ class MujocoBatchDynamics(BatchDynamics):
             self._model,
             self._task,
             self._derived,
-            self.action_space,
+            self._env,
             num,
             nstep=self._nstep,
             num_threads=self.num_threads,
@@ -106,7 +106,7 @@ class MujocoSimulations(BatchSimulations):
         model: Shared by all simulations; never modified.
         task: Computes observation, reward and termination.
         derived: Finds the fields that the task reads before a step in restored states.
-        action_space: Of the env.
+        env: Says which states and actions fit; only read.
         num: Simulations, N.
         nstep: Physics substeps per control step.
         num_threads: Threads of the pool.
@@ -120,17 +120,18 @@ class MujocoSimulations(BatchSimulations):
         model: mujoco.MjModel,
         task: BatchTask,
         derived: DerivedFields,
-        action_space: gym.Space,
+        env: Cloneable,
         num: int,
         *,
         nstep: int,
         num_threads: int,
     ) -> None:
-        super().__init__(num)
+        super().__init__(num, env.require_own)
         self._task = task
         self._derived = derived
         self._nstep = nstep
-        self._action_space = action_space
+        self._pace = Pace()
+        self._action_space = env.action_space
         self._batch = physics_for(
             {*task.before_fields, *task.after_fields}, model, num, num_threads
         )
@@ -182,6 +183,8 @@ class MujocoSimulations(BatchSimulations):
         num_samples = actions.shape[1]
         flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, nu)
         select = slice(len(flat))
+        for state in states:
+            self._require_own(state)
         self._write(select, states, num_samples)
         shown = stack_observations([state.observation for state in states])
         with quiet_physics():
@@ -192,6 +195,7 @@ class MujocoSimulations(BatchSimulations):
                 flat,
                 self._nstep,
                 select_rows(shown, np.repeat(np.arange(len(states)), num_samples)),
+                self._pace,
                 keep_observations=keep_observations,
             )
         if batch is None:
@@ -253,12 +257,35 @@ def coarse_model(model: mujoco.MjModel, dt_s: float, substeps: int) -> mujoco.Mj
 _ignore_message = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda message: None)
 
 
-@contextlib.contextmanager
-def quiet_physics() -> Iterator[None]:
+class _Silence:
+    """Count who wants MuJoCo silent: its handler is one for the process, its callers may be many.
+
+    Without the count, two threads could leave the handler of one another behind.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._previous: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._previous = mujoco.get_mju_user_warning()
+                mujoco.set_mju_user_warning(_ignore_message)
+            self._count += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                mujoco.set_mju_user_warning(self._previous)
+                self._previous = None
+
+
+_SILENCE = _Silence()
+
+
+def quiet_physics() -> contextlib.AbstractContextManager[None]:
     """Keep MuJoCo from printing a line and writing a log file for each diverged simulation."""
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(_ignore_message)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
+    return _SILENCE

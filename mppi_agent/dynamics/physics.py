@@ -8,7 +8,7 @@ MuJoCo works outside the interpreter lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import mujoco
@@ -41,7 +41,12 @@ class Physics(Batch):
     """Step N simulations, one control step or many at a time."""
 
     def run(
-        self, controls: np.ndarray, nstep: int, fields: Iterable[str], ids: np.ndarray
+        self,
+        controls: np.ndarray,
+        nstep: int,
+        fields: Iterable[str],
+        ids: np.ndarray,
+        before: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Step simulations through sequences of controls.
 
@@ -52,17 +57,26 @@ class Physics(Batch):
             nstep: Substeps that each control is held for.
             fields: Names of MjData fields to return.
             ids: The simulations, in ascending order, shape (n,).
+            before: What to return of some fields as they were before the first control step,
+                shape (n, ...).
 
         Returns:
-            Each field after each control step, shape (n, H, ...).
+            Each field before the first control step and after each, shape (1 + H, n, ...); of
+            those not in `before`, what is before the first step means nothing.
         """
         substeps = controls.shape[1] * nstep
-        held = np.repeat(controls, nstep, axis=1)
+        held = np.repeat(controls.astype(np.float64), nstep, axis=1)
         # A batch records the time only as a part of the state.
         items = {name: _TIME if name == "time" else name for name in fields}
-        record = self.rollout(substeps, held, record=tuple(items.values()), ids=ids)
-        last = {name: record[item][:, nstep - 1 :: nstep] for name, item in items.items()}
-        return {name: v[..., 0] if name == "time" else v for name, v in last.items()}
+        all_or_some = None if len(ids) == self.nsim else ids
+        every = self.rollout(substeps, held, record=tuple(items.values()), ids=all_or_some)
+        record = {}
+        for name, item in items.items():
+            last = every[item][:, nstep - 1 :: nstep]
+            last = (last[..., 0] if name == "time" else last).swapaxes(0, 1)
+            record[name] = np.empty((1 + len(last), *last.shape[1:]), last.dtype)
+            record[name][1:] = last
+        return _with_first(record, before)
 
 
 class ContactPhysics(Physics):
@@ -99,13 +113,18 @@ class ContactPhysics(Physics):
         controls = self.bind("ctrl")[ids]
         record = self.run(controls[:, None], nstep, self._outputs, ids)
         for name, values in record.items():
-            self._outputs[name][ids] = values[:, 0]
+            self._outputs[name][ids] = values[1]
 
     def run(
-        self, controls: np.ndarray, nstep: int, fields: Iterable[str], ids: np.ndarray
+        self,
+        controls: np.ndarray,
+        nstep: int,
+        fields: Iterable[str],
+        ids: np.ndarray,
+        before: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Step simulations through sequences of controls; see `Physics.run`."""
-        leading = controls.shape[:2]
+        leading = (1 + controls.shape[1], controls.shape[0])
         templates = {name: np.asarray(getattr(self._workspaces[0], name)) for name in fields}
         record = {
             name: np.empty((*leading, *template.shape), template.dtype)
@@ -120,7 +139,7 @@ class ContactPhysics(Physics):
         self._work(queue, self._workspaces[0], controls, nstep, record)
         for helper in helpers:
             helper.result()
-        return record
+        return _with_first(record, before)
 
     def _work(
         self,
@@ -140,13 +159,21 @@ class ContactPhysics(Physics):
             row = self.state[sim]
             mujoco.mj_setState(model, data, row, _STATE)
             warned[:] = 0
-            for step, control in enumerate(controls[place]):
+            for step, control in enumerate(controls[place], start=1):
                 ctrl[:] = control
                 mujoco.mj_step(model, data, nstep)
                 mujoco.mj_rnePostConstraint(model, data)
                 for values, field in arrays:
-                    values[place, step] = field
+                    values[step, place] = field
                 for values, name in numbers:
-                    values[place, step] = getattr(data, name)
+                    values[step, place] = getattr(data, name)
             mujoco.mj_getState(model, data, row, _STATE)
             warnings[sim] += warned
+
+
+def _with_first(
+    record: dict[str, np.ndarray], before: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    for name, values in (before or {}).items():
+        record[name][0] = values
+    return record

@@ -1,11 +1,13 @@
 """Open-loop rollouts of a MuJoCo task, several control steps per call of the simulator.
 
 Python's work per call then weighs little beside the physics. A simulation that ends within a
-stretch is simulated to the stretch's end in vain, so stretches grow only while none ends, and
-begin at what is worth a call.
+stretch is simulated to the stretch's end in vain, so stretches are as long as is worth it at the
+rate at which simulations ended lately: the whole horizon where none does.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -19,10 +21,32 @@ from mppi_agent.dynamics.observations import (
 from mppi_agent.dynamics.physics import Physics
 from mppi_agent.interfaces import BatchTask, Observation, RolloutBatch
 
-__all__ = ["rollout_in_stretches"]
+__all__ = ["Pace", "rollout_in_stretches"]
 
-_LEAST_SUBSTEPS = 100  # of all simulations together: about a millisecond of one core
+_CALL_SUBSTEPS = 50  # a call costs about as much time as these
+_MEMORY = 0.5  # weight of what was learnt before, against a new rollout
 _MOST_NUMBERS = 2**20  # recorded at a time: 8 MB
+
+
+class Pace:
+    """Choose how many steps to simulate per call; what they compute does not depend on it.
+
+    With n simulations that end at rate r, stretches of L steps waste about n r L / 2 steps per
+    step and cost 1 / L calls: least for L = sqrt(2 call / (n r)), a call counted in steps.
+    """
+
+    def __init__(self) -> None:
+        self._ends, self._steps = 1.0, 400.0
+
+    def stretch(self, num: int, nstep: int) -> int:
+        """Return the steps of the next stretch of `num` simulations, >= 1."""
+        call = _CALL_SUBSTEPS / nstep
+        return 1 + int(math.sqrt(2 * call * self._steps / (num * self._ends)))
+
+    def learn(self, ends: int, steps: int) -> None:
+        """Remember that `ends` simulations ended in `steps` steps, all of theirs together."""
+        self._ends = _MEMORY * self._ends + ends + 1e-6
+        self._steps = _MEMORY * self._steps + steps
 
 
 def rollout_in_stretches(
@@ -32,6 +56,7 @@ def rollout_in_stretches(
     actions: np.ndarray,
     nstep: int,
     observations: Observation,
+    pace: Pace,
     *,
     keep_observations: bool,
 ) -> RolloutBatch | None:
@@ -45,6 +70,7 @@ def rollout_in_stretches(
         nstep: Substeps per control step.
         observations: Of the shape and dtype of the result's `final_observations`, which they
             become, shape (n, *obs).
+        pace: Chooses the stretches and learns from them.
         keep_observations: Whether to fill `RolloutBatch.observations`.
 
     Returns:
@@ -56,19 +82,25 @@ def rollout_in_stretches(
     most_steps = _MOST_NUMBERS // (nstep * sum(_size(physics, name) for name in fields))
     outcome = _Outcome(task, observations, (num, horizon), keep_observations)
     live = np.arange(num)
-    start = growth = 0
+    start = 0
     while start < horizon and live.size:
-        least = -(-_LEAST_SUBSTEPS // (live.size * nstep))
-        stretch = min(least << growth, max(1, most_steps // live.size), horizon - start)
-        taken = actions[live, start : start + stretch]
-        after = physics.run(taken, nstep, fields, live)
+        most = min(max(1, most_steps // live.size), horizon - start)
+        stop = start + min(pace.stretch(live.size, nstep), most)
+        # Slices where all simulations live: they copy nothing.
+        taken = (actions if live.size == num else actions[live])[:, start:stop]
+        record = physics.run(taken, nstep, fields, live, before)
         if physics.warning[:num, :, 1].any():
             return None
-        has_ended = outcome.store(live, start, after, *_judge(task, before, after, taken))
-        before = {name: after[name][~has_ended, -1] for name in task.before_fields}
-        live = live[~has_ended]
-        start, growth = start + stretch, 0 if has_ended.any() else growth + 1
-    return outcome.batch()
+        after = {name: record[name][1:] for name in task.after_fields}
+        has_ended = outcome.store(live, start, after, *_judge(task, record, taken))
+        start = stop
+        if start < horizon:
+            before = {name: record[name][-1, ~has_ended] for name in task.before_fields}
+            live = live[~has_ended]
+    batch = outcome.batch()
+    if batch is not None:
+        pace.learn(int(batch.terminated.sum()), batch.sim_steps)
+    return batch
 
 
 class _Outcome:
@@ -111,25 +143,28 @@ class _Outcome:
         Args:
             live: The simulations of the stretch, shape (n,).
             start: Its first step.
-            after: Fields after each step, shape (n, steps, ...).
-            rewards: Shape (n, steps).
-            ends: Where the episode ended, and anything after that, shape (n, steps).
+            after: The task's `after_fields` after each step, shape (steps, n, ...).
+            rewards: Shape (steps, n).
+            ends: Where the episode ended, and anything after that, shape (steps, n).
         """
-        steps = np.arange(ends.shape[1])
-        stop = start + len(steps)
-        has_ended = np.asarray(ends.any(axis=1))
-        last = np.where(has_ended, ends.argmax(axis=1), len(steps) - 1)
-        self._rewards[live, start:stop] = np.where(steps <= last[:, None], rewards, 0.0)
-        self._lengths[live[has_ended]] = start + last[has_ended] + 1
-        self._terminated[live] = has_ended
+        num_steps, num = ends.shape
+        stop = start + num_steps
+        has_ended = np.asarray(ends.any(axis=0))
+        last = np.full(num, num_steps - 1)
+        if has_ended.any():
+            last = np.where(has_ended, ends.argmax(axis=0), last)
+            rewards = np.where(np.arange(num_steps)[:, None] <= last, rewards, 0.0)
+            self._lengths[live[has_ended]] = start + last[has_ended] + 1
+            self._terminated[live] = has_ended
+        self._rewards[live, start:stop] = rewards.T
         leaving = np.flatnonzero(has_ended | (stop == self._horizon))
         if leaving.size:
-            seen = {name: values[leaving, last[leaving]] for name, values in after.items()}
+            seen = {name: values[last[leaving], leaving] for name, values in after.items()}
             write_rows(self._final, live[leaving], self._task.observations(seen))
         if self._kept is not None:
             shown = _observe_all(self._task, after)
-            repeats = np.minimum(steps, last[:, None])
-            rows = select_rows(shown, (np.arange(live.size)[:, None], repeats))
+            repeats = np.minimum(np.arange(num_steps), last[:, None])
+            rows = select_rows(shown, (repeats, np.arange(num)[:, None]))
             write_rows(self._kept, (live, slice(start, stop)), rows)
             ended = live[has_ended]
             write_rows(
@@ -154,26 +189,20 @@ class _Outcome:
 
 
 def _judge(
-    task: BatchTask,
-    before: dict[str, np.ndarray],
-    after: dict[str, np.ndarray],
-    actions: np.ndarray,
+    task: BatchTask, record: dict[str, np.ndarray], actions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rewards and ends of each step of a stretch, shape (n, steps)."""
-    shape = actions.shape[:2]
-    earlier = {
-        name: _flat(np.concatenate((first[:, None], after[name][:, :-1]), axis=1))
-        for name, first in before.items()
-    }
-    later = {name: _flat(after[name]) for name in task.after_fields}
-    taken = actions.reshape(-1, *actions.shape[2:])
-    rewards = task.rewards(earlier, later, taken).reshape(shape)
-    return rewards, task.terminated(later).reshape(shape)
+    """Return rewards and ends of each step of a stretch, shape (steps, n)."""
+    num, num_steps = actions.shape[:2]
+    # Time comes first, so that all steps but the last, and but the first, are views.
+    earlier = {name: _flat(record[name][:-1]) for name in task.before_fields}
+    later = {name: _flat(record[name][1:]) for name in task.after_fields}
+    rewards = task.rewards(earlier, later, _flat(actions.swapaxes(0, 1)))
+    return rewards.reshape(num_steps, num), task.terminated(later).reshape(num_steps, num)
 
 
 def _observe_all(task: BatchTask, after: dict[str, np.ndarray]) -> Observation:
-    """Return observations of each step of a stretch, shape (n, steps, *obs)."""
-    seen = task.observations({name: _flat(after[name]) for name in task.after_fields})
+    """Return observations of each step of a stretch, shape (steps, n, *obs)."""
+    seen = task.observations({name: _flat(values) for name, values in after.items()})
     return reshape_leading(seen, 1, next(iter(after.values())).shape[:2])
 
 

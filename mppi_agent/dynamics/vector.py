@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from mppi_agent.cloning import Cloneable
@@ -37,6 +36,7 @@ class VectorDynamics(BatchDynamics):
                 "vector_task() or use EnvStepDynamics or ProcessPoolDynamics"
             )
         super().__init__(env)
+        self._env = env
         self._task = task
         if not self.initial_states(1, np.random.default_rng(0))[0].physics.size:
             raise ValueError(
@@ -46,7 +46,7 @@ class VectorDynamics(BatchDynamics):
 
     def simulations(self, num: int) -> VectorSimulations:
         """Return `num` simulations for closed-loop use."""
-        return VectorSimulations(self._task, self.action_space, num)
+        return VectorSimulations(self._task, self._env, num)
 
 
 class VectorSimulations(BatchSimulations):
@@ -54,14 +54,14 @@ class VectorSimulations(BatchSimulations):
 
     Args:
         task: Steps them.
-        action_space: Of the env.
+        env: Says which states and actions fit; only read.
         num: Simulations, N.
     """
 
-    def __init__(self, task: VectorTask, action_space: gym.Space, num: int) -> None:
-        super().__init__(num)
+    def __init__(self, task: VectorTask, env: Cloneable, num: int) -> None:
+        super().__init__(num, env.require_own)
         self._task = task
-        self._action_space = action_space
+        self._action_space = env.action_space
         self._physics = np.zeros((num, 0))
 
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:

@@ -13,7 +13,9 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecEnv,
@@ -56,15 +58,16 @@ class PolicyView:
         self, policy: ActorCriticPolicy, observations: Observation, rng: np.random.Generator
     ) -> np.ndarray:
         """Draw one action per row from the policy, before clipping, shape (N, *action)."""
+        tensors = as_tensors(policy, observations)
         with th.no_grad():
-            distribution: Any = policy.get_distribution(as_tensors(policy, observations))
-            distribution = distribution.distribution  # torch's, inside SB3's
             if isinstance(self._action_space, spaces.Box):
-                mean = distribution.mean.cpu().numpy()
-                noise = rng.standard_normal(mean.shape, dtype=np.float32)
-                drawn = mean + distribution.stddev.cpu().numpy() * noise
+                mean, std = (part.cpu().numpy() for part in _mean_and_std(policy, tensors))
+                drawn = rng.standard_normal(mean.shape, dtype=np.float32)
+                drawn *= std
+                drawn += mean
                 return drawn.reshape(-1, *self._action_shape)
-            logits = distribution.logits.cpu().numpy()
+            distribution: Any = policy.get_distribution(tensors)
+            logits = distribution.distribution.logits.cpu().numpy()
         return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
 
     def best_actions(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
@@ -101,6 +104,24 @@ def as_tensors(policy: ActorCriticPolicy, observations: Observation) -> th.Tenso
     if observations.dtype == np.float64:
         observations = observations.astype(np.float32)
     return th.as_tensor(observations, device=policy.device)
+
+
+def _mean_and_std(policy: ActorCriticPolicy, tensors: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """Return mean (N, nu) and standard deviation, which broadcasts to it, of a Gaussian policy."""
+    kind = type(policy)
+    verbs = ("get_distribution", "_get_action_dist_from_latent")
+    is_plain = all(getattr(kind, verb) is getattr(ActorCriticPolicy, verb) for verb in verbs)
+    if is_plain and type(policy.action_dist) is DiagGaussianDistribution:
+        # What get_distribution does, without building torch's distribution of it: that costs
+        # about as much as a small network.
+        features = policy.pi_features_extractor(
+            preprocess_obs(tensors, policy.observation_space, policy.normalize_images)
+        )
+        mean = policy.action_net(policy.mlp_extractor.forward_actor(features))
+        assert isinstance(policy.log_std, th.Tensor)
+        return mean, policy.log_std.exp()
+    distribution: Any = policy.get_distribution(tensors)
+    return distribution.distribution.mean, distribution.distribution.stddev
 
 
 def _observation_transforms(env: VecEnv | None) -> list[Callable[[Observation], Observation]]:

@@ -6,7 +6,9 @@ import numpy as np
 
 __all__ = ["effective_sample_size", "softmax_weights", "temperature_for_ess"]
 
-_BISECTIONS = 16  # the bracket spans about 8 units of log temperature: relative error < 1e-3
+# The bracket spans about 8 units of log temperature: cut in 4 eight times, relative error < 1e-3.
+_SECTIONS = 4
+_ROUNDS = 8
 _SMALLEST_TEMPERATURE = 1e-12  # reward units; reached only when the best returns tie at 0
 
 
@@ -89,10 +91,14 @@ def temperature_for_ess(returns: np.ndarray, ess_fraction: float, floor: float) 
     high = np.log(positive_gap / np.log((beyond + 1) / target))
 
     advantages = np.where(count[:, None] > 0, ordered - best[:, None], 0.0)
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        unnormalised = np.exp(advantages * np.exp(-middle)[:, None])
-        ess = unnormalised.sum(axis=-1) ** 2 / np.square(unnormalised).sum(axis=-1)
-        too_hot = ess > target
-        low, high = np.where(too_hot, low, middle), np.where(too_hot, middle, high)
-    return np.where(gap > 0, np.maximum(np.exp(0.5 * (low + high)), smallest), smallest)
+    # Bisection, but with three cuts at a time: fewer and larger array operations.
+    shares = np.arange(1, _SECTIONS) / _SECTIONS
+    width = high - low
+    for _ in range(_ROUNDS):
+        inverse = np.exp(-(low[:, None] + shares * width[:, None]))  # (S, sections - 1)
+        unnormalised = np.exp(advantages[:, None] * inverse[..., None])
+        total, squares = unnormalised.sum(axis=-1), np.square(unnormalised).sum(axis=-1)
+        num_too_cold = (total**2 <= (target[:, None] * squares)).sum(axis=-1)
+        width = width / _SECTIONS
+        low = low + num_too_cold * width
+    return np.where(gap > 0, np.maximum(np.exp(low + 0.5 * width), smallest), smallest)

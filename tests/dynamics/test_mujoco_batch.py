@@ -12,7 +12,8 @@ import pytest
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics
-from mppi_agent.dynamics.mujoco_batch import coarse_model
+from mppi_agent.dynamics.mujoco_batch import coarse_model, quiet_physics
+from mppi_agent.interfaces import EnvState
 
 
 def make(env_id: str = "Hopper-v5", **kwargs: Any) -> Cloneable:
@@ -160,7 +161,7 @@ def test_restoring_what_does_not_fit_is_refused():
     dynamics = MujocoBatchDynamics(make(), num_threads=1)
     simulations = dynamics.simulations(2)
     states = dynamics.initial_states(2, np.random.default_rng(0))
-    other = make("HalfCheetah-v5").snapshot()
+    other = make("Hopper-v5", xml_file="walker2d_v5.xml").snapshot()
     with pytest.raises(ValueError, match=r"state has \d+ numbers, this model's has \d+"):
         simulations.restore([other, other])
     with pytest.raises(ValueError, match="2 simulations need as many states, got 1"):
@@ -168,6 +169,51 @@ def test_restoring_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="1 simulations need as many states, got 2"):
         simulations.restore(states, np.array([1]))
     simulations.restore([], np.array([], dtype=int))
+
+
+def test_states_of_another_env_or_version_are_refused_although_their_size_fits(monkeypatch):
+    dynamics = MujocoBatchDynamics(make("Walker2d-v5"), num_threads=1)
+    simulations, actions = dynamics.simulations(1), draw(dynamics, (1, 2, 3))
+    other = make("HalfCheetah-v5").snapshot()
+    own = dynamics.initial_states(1, np.random.default_rng(0))[0]
+    assert len(other.physics) == len(own.physics)
+    message = r"captured from .*HalfCheetahEnv, this env is .*Walker2dEnv"
+    with pytest.raises(ValueError, match=message):
+        simulations.restore([other])
+    with pytest.raises(ValueError, match=message):
+        dynamics.rollout([other], actions)
+    with pytest.raises(TypeError, match=r"takes states that Cloneable\.snapshot\(\) returned"):
+        dynamics.rollout([EnvState(own.observation, own.physics)], actions)
+    monkeypatch.setattr(mujoco, "__version__", "2.3.4")
+    with pytest.raises(ValueError, match=r"captured with MuJoCo .*, this is 2\.3\.4"):
+        simulations.restore([own])
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5), (1, 0, 5), (1, 4, 0)])
+def test_no_states_no_samples_and_no_steps_are_refused(shape):
+    dynamics = MujocoBatchDynamics(make(), num_threads=1)
+    states = dynamics.initial_states(shape[0], np.random.default_rng(0))
+    with pytest.raises(ValueError, match="at least one state, sample and step"):
+        dynamics.rollout(states, draw(dynamics, shape))
+
+
+@pytest.mark.parametrize("actions", [np.full((1, 2, 3, 3), "left"), np.full((1, 2, 3, 3), 1j)])
+def test_actions_that_are_no_numbers_are_refused(actions):
+    dynamics = MujocoBatchDynamics(make(), num_threads=1)
+    states = dynamics.initial_states(1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="convertible to float32, got dtype"):
+        dynamics.rollout(states, actions)
+
+
+def test_threads_that_silence_mujoco_at_once_leave_its_handler_as_it_was():
+    before = mujoco.get_mju_user_warning()
+    first, second = quiet_physics(), quiet_physics()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert mujoco.get_mju_user_warning() is not None
+    second.__exit__(None, None, None)
+    assert mujoco.get_mju_user_warning() == before
 
 
 def test_diverged_simulations_are_marked_masked_and_silent(capfd, monkeypatch, tmp_path):

@@ -56,16 +56,37 @@ def test_a_broken_simulation_leaves_the_others_as_they_are():
     assert batch.diverged[1].all() and (batch.lengths[1] == 2).all()
 
 
-def test_few_calls_of_the_simulator_serve_a_plan(monkeypatch):
-    calls = []
+@pytest.fixture
+def calls(monkeypatch):
+    """Collect the control steps of each call of the simulator."""
+    steps = []
     run = Physics.run
 
     def counted(self, controls, *arguments):
-        calls.append(controls.shape[1])
+        steps.append(controls.shape[1])
         return run(self, controls, *arguments)
 
     monkeypatch.setattr(Physics, "run", counted)
+    return steps
+
+
+def test_few_calls_of_the_simulator_serve_a_plan_and_one_once_it_is_known_that_none_ends(calls):
     env = make("HalfCheetah-v5")
     actions = np.zeros((1, 64, 40, 6), dtype=np.float32)
-    MujocoBatchDynamics(env, num_threads=1).rollout([env.snapshot()], actions)
+    dynamics = MujocoBatchDynamics(env, num_threads=1)
+    first = dynamics.rollout([env.snapshot()], actions)
     assert sum(calls) == 40 and len(calls) <= 6
+    calls.clear()
+    assert_same(dynamics.rollout([env.snapshot()], actions), first)
+    assert calls == [40]
+
+
+def test_stretches_are_shorter_where_simulations_end_often(calls):
+    env = make("InvertedPendulum-v5")
+    dynamics = MujocoBatchDynamics(env, num_threads=1)
+    pushed = np.random.default_rng(0).uniform(-0.6, 0.6, (1, 64, 20, 1)).astype(np.float32)
+    first = dynamics.rollout([env.snapshot()], pushed)
+    assert 0.2 < first.terminated.mean() < 0.9
+    calls.clear()
+    assert_same(dynamics.rollout([env.snapshot()], pushed), first)
+    assert max(calls) < 10

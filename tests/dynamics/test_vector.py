@@ -195,3 +195,14 @@ def test_what_does_not_fit_is_refused():
     plain = Cloneable(gym.make("FrozenLake-v1"))
     with pytest.raises(ValueError, match="FrozenLakeEnv has no vector task"):
         VectorDynamics(plain)
+
+
+def test_states_of_another_env_are_refused_although_their_size_fits():
+    pendulum, car = (
+        VectorDynamics(Cloneable(gym.make(env_id)))
+        for env_id in ("Pendulum-v1", "MountainCarContinuous-v0")
+    )
+    states = car.initial_states(1, np.random.default_rng(0))
+    message = r"captured from .*MountainCarEnv, this env is .*PendulumEnv"
+    with pytest.raises(ValueError, match=message):
+        pendulum.rollout(states, np.zeros((1, 1, 1, 1), dtype=np.float32))
