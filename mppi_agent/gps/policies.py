@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -29,6 +27,8 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import nn
 
+from mppi_agent.gps.action_heads import action_head
+
 __all__ = [
     "CnnPolicy",
     "MlpPolicy",
@@ -36,12 +36,7 @@ __all__ = [
     "NormalizedCombinedExtractor",
     "NormalizedExtractor",
     "RunningNormalizer",
-    "action_scaling",
     "default_policy_kwargs",
-    "floor_std",
-    "initialise_actions",
-    "mean_std",
-    "normalised_actions",
     "normalised_units",
     "update_normalizers",
 ]
@@ -183,8 +178,8 @@ def normalised_units(
     """Let the output layers work in units of order one while the optimiser runs.
 
     Outside this context the value head speaks reward units and the action head env units, as PPO
-    expects. Inside, values are standardised returns and actions have half-range 1, so that one
-    learning rate fits an action range of 0.4 and returns of 10,000.
+    expects. Inside, values are standardised returns and continuous actions have half-range 1, so
+    that one learning rate fits an action range of 0.4 and returns of 10,000.
 
     Args:
         policy: Rescaled in place, and scaled back on exit.
@@ -193,79 +188,17 @@ def normalised_units(
 
     Source: van Hasselt et al. 2016, "Learning values across many orders of magnitude", eq. 4.
     """
-    value_net, action_net = _linear(policy.value_net), _linear(policy.action_net)
-    scaling = action_scaling(policy)
+    value_net = policy.value_net
+    assert isinstance(value_net, nn.Linear)
+    head = action_head(policy.action_space)
     with th.no_grad():
         value_net.weight.div_(return_std)
         value_net.bias.sub_(return_mean).div_(return_std)
-        if scaling is not None:
-            half_range, centre = scaling
-            action_net.weight.div_(half_range[:, None])
-            action_net.bias.sub_(centre).div_(half_range)
-            _log_std(policy).sub_(half_range.log())
+        head.normalise(policy)
     try:
         yield
     finally:
         with th.no_grad():
             value_net.weight.mul_(return_std)
             value_net.bias.mul_(return_std).add_(return_mean)
-            if scaling is not None:
-                action_net.weight.mul_(half_range[:, None])
-                action_net.bias.mul_(half_range).add_(centre)
-                _log_std(policy).add_(half_range.log())
-
-
-def initialise_actions(policy: ActorCriticPolicy, std: float) -> None:
-    """Centre a Gaussian policy in the action space, with noise of `std` half-ranges."""
-    scaling = action_scaling(policy)
-    if scaling is not None:
-        half_range, centre = scaling
-        with th.no_grad():
-            _log_std(policy).copy_((half_range * std).log())
-            _linear(policy.action_net).bias.copy_(centre)
-
-
-def floor_std(policy: ActorCriticPolicy, std: float) -> None:
-    """Keep the noise of a Gaussian policy at `std` or above, in the units it is in."""
-    if isinstance(policy.action_dist, DiagGaussianDistribution):
-        _log_std(policy).data.clamp_(min=float(np.log(std)))
-
-
-def mean_std(policy: ActorCriticPolicy) -> float | None:
-    """Return the mean noise of a Gaussian policy, env units; None for other policies."""
-    if not isinstance(policy.action_dist, DiagGaussianDistribution):
-        return None
-    return _log_std(policy).exp().mean().item()
-
-
-def action_scaling(policy: ActorCriticPolicy) -> tuple[th.Tensor, th.Tensor] | None:
-    """Return half-range and centre of a Gaussian policy's Box, each (nu,); None for others."""
-    if not isinstance(policy.action_dist, DiagGaussianDistribution):
-        return None
-    assert isinstance(policy.action_space, spaces.Box)
-    low = np.asarray(policy.action_space.low, dtype=np.float64).ravel()
-    high = np.asarray(policy.action_space.high, dtype=np.float64).ravel()
-    return (
-        th.as_tensor((high - low) / 2, dtype=th.float32, device=policy.device),
-        th.as_tensor((high + low) / 2, dtype=th.float32, device=policy.device),
-    )
-
-
-def normalised_actions(policy: ActorCriticPolicy, actions: np.ndarray) -> th.Tensor:
-    """Return a batch of actions in half-range units, shape (N, nu); as they are if discrete."""
-    tensor = th.as_tensor(actions, device=policy.device)
-    scaling = action_scaling(policy)
-    if scaling is None:
-        return tensor
-    half_range, centre = scaling
-    return (tensor.reshape(len(tensor), -1).float() - centre) / half_range
-
-
-def _linear(layer: Any) -> nn.Linear:
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
-def _log_std(policy: ActorCriticPolicy) -> nn.Parameter:
-    assert isinstance(policy.log_std, nn.Parameter)
-    return policy.log_std
+            head.denormalise(policy)

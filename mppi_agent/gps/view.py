@@ -1,18 +1,16 @@
 """The border between simulations and an SB3 policy: observations in, actions out.
 
 `PolicyView` applies what the training env's VecEnv wrappers do to observations, asks the policy,
-and clips its actions to the env's bounds. It holds no learnt state.
+and makes its actions fit for the env. It holds no learnt state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
@@ -23,6 +21,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from mppi_agent.gps.action_heads import action_head
 from mppi_agent.interfaces import Observation
 
 __all__ = ["PolicyView"]
@@ -36,13 +35,17 @@ class PolicyView:
     Args:
         env: The training env with its wrappers; None for an env without VecEnv wrappers.
         action_space: Of the env.
+        random_share: Share of random choices among the drawn actions, where they are discrete.
 
     Raises:
-        ValueError: If a VecEnv wrapper changes observations in a way that is not known here.
+        ValueError: If no policy can act in the action space, or a VecEnv wrapper changes
+            observations in a way that is not known here.
     """
 
-    def __init__(self, env: VecEnv | None, action_space: gym.Space) -> None:
-        self._action_space = action_space
+    def __init__(
+        self, env: VecEnv | None, action_space: gym.Space, random_share: float = 0.0
+    ) -> None:
+        self._head = action_head(action_space, random_share)
         self._action_shape: tuple[int, ...] = action_space.shape or ()
         self._transforms = _observation_transforms(env)
 
@@ -57,15 +60,8 @@ class PolicyView:
     ) -> np.ndarray:
         """Draw one action per row from the policy, before clipping, shape (N, *action)."""
         with th.no_grad():
-            distribution: Any = policy.get_distribution(as_tensors(policy, observations))
-            distribution = distribution.distribution  # torch's, inside SB3's
-            if isinstance(self._action_space, spaces.Box):
-                mean = distribution.mean.cpu().numpy()
-                noise = rng.standard_normal(mean.shape, dtype=np.float32)
-                drawn = mean + distribution.stddev.cpu().numpy() * noise
-                return drawn.reshape(-1, *self._action_shape)
-            logits = distribution.logits.cpu().numpy()
-        return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
+            distribution = policy.get_distribution(as_tensors(policy, observations))
+            return self._head.draw(distribution, rng)
 
     def best_actions(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
         """Return the policy's deterministic actions, ready for the env, shape (N, *action)."""
@@ -74,10 +70,8 @@ class PolicyView:
         return self.to_env(actions.cpu().numpy().reshape(-1, *self._action_shape))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Clip drawn actions to the env's bounds."""
-        if isinstance(self._action_space, spaces.Box):
-            return np.clip(actions, self._action_space.low, self._action_space.high)
-        return actions
+        """Return drawn actions as the env takes them: a Box clips them to its bounds."""
+        return self._head.to_env(actions)
 
     def values(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
         """Return the value head, reward units, shape (N,)."""
