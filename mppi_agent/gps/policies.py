@@ -66,11 +66,16 @@ class RunningNormalizer(nn.Module):
         self.mean: th.Tensor
         self.var: th.Tensor
         self.count: th.Tensor
+        # Follows `var`, so that `forward` need not; not part of the weights.
+        self.register_buffer("_scale", th.ones(num_features), persistent=False)
+        self._scale: th.Tensor
+        self._rescale()
+        self.register_load_state_dict_post_hook(lambda module, _: module._rescale())
 
     def forward(self, features: th.Tensor) -> th.Tensor:
         """Return normalised features, shape (N, num_features)."""
-        scaled = (features - self.mean) * th.rsqrt(self.var + 1e-6)
-        return scaled.clamp(-self.clip, self.clip)
+        scaled = (features - self.mean).mul_(self._scale)
+        return scaled.clamp_(-self.clip, self.clip)
 
     @th.no_grad()
     def update(self, features: th.Tensor) -> None:
@@ -88,6 +93,11 @@ class RunningNormalizer(nn.Module):
         )
         self.mean.add_(delta * weight)
         self.count.copy_(total)
+        self._rescale()
+
+    @th.no_grad()
+    def _rescale(self) -> None:
+        self._scale.copy_(th.rsqrt(self.var + 1e-6))
 
 
 class NormalizedExtractor(FlattenExtractor):
@@ -99,7 +109,8 @@ class NormalizedExtractor(FlattenExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return normalised features, shape (N, features_dim)."""
-        return self.normalizer(self.flatten(observations))
+        # Calls of modules cost as much as the arithmetic where a single observation is predicted for.
+        return self.normalizer.forward(observations.flatten(1))
 
     @th.no_grad()
     def update(self, observations: Any) -> None:
