@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -56,6 +57,16 @@ def test_statistics_change_in_update_only_and_outputs_are_clipped():
     for name, value in normalizer.state_dict().items():
         assert th.equal(value, before[name])
     assert set(before) == {"mean", "var", "count"}
+
+
+def test_statistics_that_are_loaded_or_copied_count():
+    source, target = RunningNormalizer(3), RunningNormalizer(3)
+    seen = th.as_tensor(batches()[1])
+    source.update(seen)
+    target.load_state_dict(source.state_dict())
+    expected = ((seen - seen.mean(dim=0)) / seen.std(dim=0, unbiased=False)).clamp(-10, 10)
+    for normalizer in (source, target, copy.deepcopy(target)):
+        np.testing.assert_allclose(normalizer(seen), expected, atol=1e-4)
 
 
 def test_a_feature_that_never_changes_does_no_harm():
