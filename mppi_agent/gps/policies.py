@@ -109,7 +109,7 @@ class NormalizedExtractor(FlattenExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return normalised features, shape (N, features_dim)."""
-        # Calls of modules cost as much as the arithmetic where a single observation is predicted for.
+        # Where one observation is predicted for, calling modules costs as much as the arithmetic.
         return self.normalizer.forward(observations.flatten(1))
 
     @th.no_grad()
