@@ -13,9 +13,11 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
+    BaseModel,
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
@@ -25,6 +27,7 @@ from stable_baselines3.common.torch_layers import (
     FlattenExtractor,
     NatureCNN,
 )
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from mppi_agent.gps.action_heads import action_head
@@ -41,9 +44,30 @@ __all__ = [
     "update_normalizers",
 ]
 
-MlpPolicy = ActorCriticPolicy
-CnnPolicy = ActorCriticCnnPolicy
-MultiInputPolicy = MultiInputActorCriticPolicy
+
+class _DirectMode(ActorCriticPolicy):
+    """Answer without the distribution where the answer is the output of the network.
+
+    Building a Gaussian takes longer than the network that it is built from.
+    """
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        if not (deterministic and isinstance(self.action_dist, DiagGaussianDistribution)):
+            return super()._predict(observation, deterministic)
+        features = BaseModel.extract_features(self, observation, self.pi_features_extractor)
+        return self.action_net(self.mlp_extractor.forward_actor(features))
+
+
+class MlpPolicy(_DirectMode):
+    """Act on vectors; SB3's policy of the same name, with the same weights."""
+
+
+class CnnPolicy(_DirectMode, ActorCriticCnnPolicy):
+    """Act on images; SB3's policy of the same name, with the same weights."""
+
+
+class MultiInputPolicy(_DirectMode, MultiInputActorCriticPolicy):
+    """Act on Dict observations; SB3's policy of the same name, with the same weights."""
 
 
 class RunningNormalizer(nn.Module):
@@ -151,22 +175,23 @@ def default_policy_kwargs(policy_class: type) -> dict[str, Any]:
     """Return what MPPIGPS passes to an SB3 policy class unless the user says otherwise.
 
     Args:
-        policy_class: An `ActorCriticPolicy`; other classes get no defaults.
+        policy_class: One of ours or of SB3's that they stand for; other classes get no defaults.
 
     Returns:
         Keyword arguments that PPO's policy takes as well.
     """
-    extractor: type[BaseFeaturesExtractor]
-    if policy_class is MultiInputPolicy:
-        extractor = NormalizedCombinedExtractor
-    elif policy_class is CnnPolicy:
-        extractor = NatureCNN
-    elif policy_class is MlpPolicy:
-        extractor = NormalizedExtractor
-    else:
+    extractors: dict[type, type[BaseFeaturesExtractor]] = {
+        MlpPolicy: NormalizedExtractor,
+        ActorCriticPolicy: NormalizedExtractor,
+        CnnPolicy: NatureCNN,
+        ActorCriticCnnPolicy: NatureCNN,
+        MultiInputPolicy: NormalizedCombinedExtractor,
+        MultiInputActorCriticPolicy: NormalizedCombinedExtractor,
+    }
+    if policy_class not in extractors:
         return {}
     return {
-        "features_extractor_class": extractor,
+        "features_extractor_class": extractors[policy_class],
         "net_arch": {"pi": [128, 128], "vf": [128, 128]},
     }
 

@@ -144,6 +144,23 @@ def test_ppo_takes_the_weights_as_they_are():
     model.learn(8)
 
 
+@pytest.mark.parametrize("action_space", [None, gym.spaces.Discrete(3)], ids=["Box", "Discrete"])
+def test_the_noise_free_action_is_the_mode_of_the_distribution(action_space):
+    policy = make_policy(action_space=action_space)
+    seen = th.as_tensor(np.random.default_rng(0).normal(size=(20, 2)), dtype=th.float32)
+    with th.no_grad():
+        policy.action_net.weight.normal_()
+        mode = policy.get_distribution(seen).mode()
+        assert th.equal(policy._predict(seen, deterministic=True), mode)
+        drawn = policy._predict(seen, deterministic=False)
+    assert not th.equal(drawn, mode)
+
+
+@pytest.mark.parametrize("kind", [ActorCriticPolicy, MlpPolicy])
+def test_sb3s_class_gets_the_defaults_of_ours(kind):
+    assert default_policy_kwargs(kind) == default_policy_kwargs(MlpPolicy) != {}
+
+
 def test_policies_of_ones_own_get_no_defaults():
     class OwnPolicy(ActorCriticPolicy):
         pass
