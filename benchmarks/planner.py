@@ -23,6 +23,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from pytorch_mppi_planner import plan_seconds
 from records import provenance
 from stable_baselines3.common.env_util import make_vec_env

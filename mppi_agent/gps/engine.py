@@ -43,6 +43,7 @@ class Engine:
         substeps: Of the coarse model that sampling starts on; 0: none.
         num_simulations: Closed-loop simulations.
         num_eval_episodes: Episodes per evaluation.
+        random_share: Share of random choices among sampled actions, where they are discrete.
         seed: Of start states and of the expert.
 
     Attributes:
@@ -65,6 +66,7 @@ class Engine:
         substeps: int,
         num_simulations: int,
         num_eval_episodes: int,
+        random_share: float,
         seed: np.random.SeedSequence,
     ) -> None:
         cloneable = sub_env(env)
@@ -81,7 +83,7 @@ class Engine:
         )
         self.labeler = Labeler(self.expert, env.num_envs)
         self.archive = StateArchive(_ARCHIVE_CAPACITY)
-        self.view = PolicyView(env, env.action_space)
+        self.view = PolicyView(env, env.action_space, random_share)
         self.is_coarse = self._coarse is not None
         self.archive_share = 0.0
         self.beta = 0.0

@@ -19,7 +19,8 @@ from stable_baselines3.common.utils import update_learning_rate
 from torch.nn import functional as F
 
 from mppi_agent.dynamics.observations import select_rows
-from mppi_agent.gps.policies import floor_std, normalised_actions, normalised_units
+from mppi_agent.gps.action_heads import ActionHead, action_head
+from mppi_agent.gps.policies import normalised_units
 from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.view import as_tensors, flatten_time
 from mppi_agent.planning import softmax_weights, temperature_for_ess
@@ -41,7 +42,8 @@ class UpdateConfig:
         vf_coef: Weight of the value loss.
         ent_coef: Weight of the entropy bonus.
         max_grad_norm: Gradient norm limit.
-        min_std: Floor of the policy's noise, half-range units.
+        min_std: Floor of a Gaussian policy's noise, half-range units.
+        random_share: Share of random choices among the sampled actions, where they are discrete.
     """
 
     batch_size: int = 2048
@@ -52,6 +54,7 @@ class UpdateConfig:
     ent_coef: float = 0.0
     max_grad_norm: float = 1.0
     min_std: float = 0.05
+    random_share: float = 0.0
 
 
 def clipped_loss(clip_range: float) -> PolicyLoss:
@@ -163,21 +166,22 @@ class TrustRegionUpdate:
         standardised = advantages.ravel()[keep]
         standardised = (standardised - standardised.mean()) / (standardised.std() + 1e-8)
         policy.set_training_mode(True)
+        head = action_head(policy.action_space, config.random_share)
         averages = _Averages()
         with normalised_units(policy, self._return_mean, self._return_std):
             tensors = {
-                "actions": normalised_actions(policy, flatten_first(samples.actions)[keep]),
+                "actions": head.as_targets(policy, flatten_first(samples.actions)[keep]),
                 "advantages": _float(standardised),
                 "returns": _float((returns - self._return_mean) / self._return_std),
             }
             obs_tensor = as_tensors(policy, observations)
             with th.no_grad():
-                log_probs = policy.get_distribution(obs_tensor).log_prob(tensors["actions"])
+                log_probs = head.log_prob(policy.get_distribution(obs_tensor), tensors["actions"])
             tensors["log_probs"] = log_probs
             with ThreadPoolExecutor(1) as helper:
                 for _ in range(config.n_epochs):
                     update_learning_rate(policy.optimizer, learning_rate * self._step_scale)
-                    kl = self._epoch(policy, obs_tensor, tensors, averages, helper)
+                    kl = self._epoch(policy, head, obs_tensor, tensors, averages, helper)
                     self._adapt_step(kl)
                     if kl > 4 * config.target_kl:
                         break
@@ -192,6 +196,7 @@ class TrustRegionUpdate:
     def _epoch(
         self,
         policy: ActorCriticPolicy,
+        head: ActionHead,
         observations: th.Tensor,
         tensors: dict[str, th.Tensor],
         averages: _Averages,
@@ -210,33 +215,34 @@ class TrustRegionUpdate:
             if _is_separable(policy):
                 # Two networks without common weights: a core for each.
                 running = helper.submit(value_loss)
-                figures = self._policy_backward(policy, seen, batch)
+                figures = self._policy_backward(policy, head, seen, batch)
                 value_loss_item = running.result()
             else:
                 value_loss_item = value_loss()
-                figures = self._policy_backward(policy, seen, batch)
+                figures = self._policy_backward(policy, head, seen, batch)
             th.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
             policy.optimizer.step()
-            floor_std(policy, config.min_std)
+            head.floor_noise(policy, config.min_std)
             averages.add(value_loss=value_loss_item, **figures)
             kls.append(figures["kl"])
         return float(np.mean(kls))
 
     def _policy_backward(
-        self, policy: ActorCriticPolicy, observations: Any, batch: dict[str, th.Tensor]
+        self,
+        policy: ActorCriticPolicy,
+        head: ActionHead,
+        observations: Any,
+        batch: dict[str, th.Tensor],
     ) -> dict[str, float]:
         distribution = policy.get_distribution(observations)
-        log_ratio = distribution.log_prob(batch["actions"]) - batch["log_probs"]
+        log_ratio = head.log_prob(distribution, batch["actions"]) - batch["log_probs"]
         policy_loss = self.policy_loss(log_ratio, batch["advantages"])
-        loss = policy_loss
-        entropy = distribution.entropy()
-        if entropy is not None:
-            loss = loss - self.config.ent_coef * entropy.mean()
-        loss.backward()
+        entropy = head.entropy(distribution).mean()
+        (policy_loss - self.config.ent_coef * entropy).backward()
         with th.no_grad():
             # Low-variance estimate, Schulman 2020, "Approximating KL divergence".
             kl = ((log_ratio.exp() - 1) - log_ratio).mean().item()
-        return {"kl": kl, "policy_loss": policy_loss.item()}
+        return {"kl": kl, "policy_loss": policy_loss.item(), "entropy": entropy.item()}
 
     def _value_backward(
         self, policy: ActorCriticPolicy, observations: Any, batch: dict[str, th.Tensor]

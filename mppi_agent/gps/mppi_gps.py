@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
+from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.algorithm import GuidedAlgorithm
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.guidance import Guidance, GuidanceConfig
@@ -25,8 +26,6 @@ from mppi_agent.gps.policies import (
     MlpPolicy,
     MultiInputPolicy,
     default_policy_kwargs,
-    initialise_actions,
-    mean_std,
     update_normalizers,
 )
 from mppi_agent.gps.sampler import SampleBatch
@@ -65,8 +64,9 @@ class MPPIGPS(GuidedAlgorithm):
         stats_window_size: Episodes that rollout statistics average over.
         num_simulations: Closed-loop simulations that run side by side (N).
         simulation_steps: Steps of each per round (T).
-        init_std: Noise of the untrained policy, half-range units.
-        min_std: Floor of the policy's noise, half-range units.
+        init_std: Noise of the untrained Gaussian policy, half-range units.
+        min_std: Floor of a Gaussian policy's noise, half-range units.
+        random_share: Share of random choices among sampled actions, where they are discrete.
         archive_share: Share of restarted simulations that begin from archived states of student
             and expert, while the planner's labels pay.
         expert_episodes: Episodes of the expert before the first round; 0: none.
@@ -123,6 +123,7 @@ class MPPIGPS(GuidedAlgorithm):
         simulation_steps: int | None = None,
         init_std: float = 0.5,
         min_std: float | None = None,
+        random_share: float = 0.02,
         archive_share: float = 0.25,
         expert_episodes: int = 2,
         expert_steps: int = 150,
@@ -168,6 +169,7 @@ class MPPIGPS(GuidedAlgorithm):
         self.simulation_steps: int = simulation_steps  # type: ignore[assignment]
         self.init_std = init_std
         self.min_std: float = min_std  # type: ignore[assignment]
+        self.random_share = random_share
         self.archive_share = archive_share
         self.expert_episodes = expert_episodes
         self.expert_steps = expert_steps
@@ -195,7 +197,7 @@ class MPPIGPS(GuidedAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
         self.label_optimizer = th.optim.Adam(self.policy.parameters(), lr=self.lr_schedule(1))
-        initialise_actions(self.policy, self.init_std)
+        action_head(self.action_space).initialise(self.policy, self.init_std)
 
     def _configure(self) -> None:
         """Hand the settings on; also after `load`, which may change them."""
@@ -213,6 +215,7 @@ class MPPIGPS(GuidedAlgorithm):
                 ent_coef=self.ent_coef,
                 max_grad_norm=self.max_grad_norm,
                 min_std=self.min_std,
+                random_share=self.random_share,
             ),
             self.policy_loss,
         )
@@ -248,6 +251,7 @@ class MPPIGPS(GuidedAlgorithm):
             substeps=self.substeps,
             num_simulations=self.num_simulations,
             num_eval_episodes=self.eval_episodes,
+            random_share=self.random_share,
             seed=self._engine_seed,
         )
 
@@ -293,9 +297,9 @@ class MPPIGPS(GuidedAlgorithm):
             update_normalizers(self.policy, observations)
         self._n_updates += self.n_epochs
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        figures |= action_head(self.action_space).figures(self.policy)
         self._account(0, {f"train/{name}": value for name, value in figures.items()})
         self.logger.record("train/advantage_std", float(advantages.std()))
-        self.logger.record("train/std", mean_std(self.policy))
 
     @property
     def leaf_value(self) -> LeafValue | None:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
+    BaseModel,
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
@@ -27,7 +27,10 @@ from stable_baselines3.common.torch_layers import (
     FlattenExtractor,
     NatureCNN,
 )
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
+
+from mppi_agent.gps.action_heads import action_head
 
 __all__ = [
     "CnnPolicy",
@@ -36,19 +39,35 @@ __all__ = [
     "NormalizedCombinedExtractor",
     "NormalizedExtractor",
     "RunningNormalizer",
-    "action_scaling",
     "default_policy_kwargs",
-    "floor_std",
-    "initialise_actions",
-    "mean_std",
-    "normalised_actions",
     "normalised_units",
     "update_normalizers",
 ]
 
-MlpPolicy = ActorCriticPolicy
-CnnPolicy = ActorCriticCnnPolicy
-MultiInputPolicy = MultiInputActorCriticPolicy
+
+class _DirectMode(ActorCriticPolicy):
+    """Answer without the distribution where the answer is the output of the network.
+
+    Building a Gaussian takes longer than the network that it is built from.
+    """
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        if not (deterministic and isinstance(self.action_dist, DiagGaussianDistribution)):
+            return super()._predict(observation, deterministic)
+        features = BaseModel.extract_features(self, observation, self.pi_features_extractor)
+        return self.action_net(self.mlp_extractor.forward_actor(features))
+
+
+class MlpPolicy(_DirectMode):
+    """Act on vectors; SB3's policy of the same name, with the same weights."""
+
+
+class CnnPolicy(_DirectMode, ActorCriticCnnPolicy):
+    """Act on images; SB3's policy of the same name, with the same weights."""
+
+
+class MultiInputPolicy(_DirectMode, MultiInputActorCriticPolicy):
+    """Act on Dict observations; SB3's policy of the same name, with the same weights."""
 
 
 class RunningNormalizer(nn.Module):
@@ -71,11 +90,16 @@ class RunningNormalizer(nn.Module):
         self.mean: th.Tensor
         self.var: th.Tensor
         self.count: th.Tensor
+        # Follows `var`, so that `forward` need not; not part of the weights.
+        self.register_buffer("_scale", th.ones(num_features), persistent=False)
+        self._scale: th.Tensor
+        self._rescale()
+        self.register_load_state_dict_post_hook(lambda module, _: module._rescale())
 
     def forward(self, features: th.Tensor) -> th.Tensor:
         """Return normalised features, shape (N, num_features)."""
-        scaled = (features - self.mean) * th.rsqrt(self.var + 1e-6)
-        return scaled.clamp(-self.clip, self.clip)
+        scaled = (features - self.mean).mul_(self._scale)
+        return scaled.clamp_(-self.clip, self.clip)
 
     @th.no_grad()
     def update(self, features: th.Tensor) -> None:
@@ -93,6 +117,11 @@ class RunningNormalizer(nn.Module):
         )
         self.mean.add_(delta * weight)
         self.count.copy_(total)
+        self._rescale()
+
+    @th.no_grad()
+    def _rescale(self) -> None:
+        self._scale.copy_(th.rsqrt(self.var + 1e-6))
 
 
 class NormalizedExtractor(FlattenExtractor):
@@ -104,7 +133,8 @@ class NormalizedExtractor(FlattenExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return normalised features, shape (N, features_dim)."""
-        return self.normalizer(self.flatten(observations))
+        # Where one observation is predicted for, calling modules costs as much as the arithmetic.
+        return self.normalizer.forward(observations.flatten(1))
 
     @th.no_grad()
     def update(self, observations: Any) -> None:
@@ -145,22 +175,23 @@ def default_policy_kwargs(policy_class: type) -> dict[str, Any]:
     """Return what MPPIGPS passes to an SB3 policy class unless the user says otherwise.
 
     Args:
-        policy_class: An `ActorCriticPolicy`; other classes get no defaults.
+        policy_class: One of ours or of SB3's that they stand for; other classes get no defaults.
 
     Returns:
         Keyword arguments that PPO's policy takes as well.
     """
-    extractor: type[BaseFeaturesExtractor]
-    if policy_class is MultiInputPolicy:
-        extractor = NormalizedCombinedExtractor
-    elif policy_class is CnnPolicy:
-        extractor = NatureCNN
-    elif policy_class is MlpPolicy:
-        extractor = NormalizedExtractor
-    else:
+    extractors: dict[type, type[BaseFeaturesExtractor]] = {
+        MlpPolicy: NormalizedExtractor,
+        ActorCriticPolicy: NormalizedExtractor,
+        CnnPolicy: NatureCNN,
+        ActorCriticCnnPolicy: NatureCNN,
+        MultiInputPolicy: NormalizedCombinedExtractor,
+        MultiInputActorCriticPolicy: NormalizedCombinedExtractor,
+    }
+    if policy_class not in extractors:
         return {}
     return {
-        "features_extractor_class": extractor,
+        "features_extractor_class": extractors[policy_class],
         "net_arch": {"pi": [128, 128], "vf": [128, 128]},
     }
 
@@ -183,8 +214,8 @@ def normalised_units(
     """Let the output layers work in units of order one while the optimiser runs.
 
     Outside this context the value head speaks reward units and the action head env units, as PPO
-    expects. Inside, values are standardised returns and actions have half-range 1, so that one
-    learning rate fits an action range of 0.4 and returns of 10,000.
+    expects. Inside, values are standardised returns and continuous actions have half-range 1, so
+    that one learning rate fits an action range of 0.4 and returns of 10,000.
 
     Args:
         policy: Rescaled in place, and scaled back on exit.
@@ -193,79 +224,17 @@ def normalised_units(
 
     Source: van Hasselt et al. 2016, "Learning values across many orders of magnitude", eq. 4.
     """
-    value_net, action_net = _linear(policy.value_net), _linear(policy.action_net)
-    scaling = action_scaling(policy)
+    value_net = policy.value_net
+    assert isinstance(value_net, nn.Linear)
+    head = action_head(policy.action_space)
     with th.no_grad():
         value_net.weight.div_(return_std)
         value_net.bias.sub_(return_mean).div_(return_std)
-        if scaling is not None:
-            half_range, centre = scaling
-            action_net.weight.div_(half_range[:, None])
-            action_net.bias.sub_(centre).div_(half_range)
-            _log_std(policy).sub_(half_range.log())
+        head.normalise(policy)
     try:
         yield
     finally:
         with th.no_grad():
             value_net.weight.mul_(return_std)
             value_net.bias.mul_(return_std).add_(return_mean)
-            if scaling is not None:
-                action_net.weight.mul_(half_range[:, None])
-                action_net.bias.mul_(half_range).add_(centre)
-                _log_std(policy).add_(half_range.log())
-
-
-def initialise_actions(policy: ActorCriticPolicy, std: float) -> None:
-    """Centre a Gaussian policy in the action space, with noise of `std` half-ranges."""
-    scaling = action_scaling(policy)
-    if scaling is not None:
-        half_range, centre = scaling
-        with th.no_grad():
-            _log_std(policy).copy_((half_range * std).log())
-            _linear(policy.action_net).bias.copy_(centre)
-
-
-def floor_std(policy: ActorCriticPolicy, std: float) -> None:
-    """Keep the noise of a Gaussian policy at `std` or above, in the units it is in."""
-    if isinstance(policy.action_dist, DiagGaussianDistribution):
-        _log_std(policy).data.clamp_(min=float(np.log(std)))
-
-
-def mean_std(policy: ActorCriticPolicy) -> float | None:
-    """Return the mean noise of a Gaussian policy, env units; None for other policies."""
-    if not isinstance(policy.action_dist, DiagGaussianDistribution):
-        return None
-    return _log_std(policy).exp().mean().item()
-
-
-def action_scaling(policy: ActorCriticPolicy) -> tuple[th.Tensor, th.Tensor] | None:
-    """Return half-range and centre of a Gaussian policy's Box, each (nu,); None for others."""
-    if not isinstance(policy.action_dist, DiagGaussianDistribution):
-        return None
-    assert isinstance(policy.action_space, spaces.Box)
-    low = np.asarray(policy.action_space.low, dtype=np.float64).ravel()
-    high = np.asarray(policy.action_space.high, dtype=np.float64).ravel()
-    return (
-        th.as_tensor((high - low) / 2, dtype=th.float32, device=policy.device),
-        th.as_tensor((high + low) / 2, dtype=th.float32, device=policy.device),
-    )
-
-
-def normalised_actions(policy: ActorCriticPolicy, actions: np.ndarray) -> th.Tensor:
-    """Return a batch of actions in half-range units, shape (N, nu); as they are if discrete."""
-    tensor = th.as_tensor(actions, device=policy.device)
-    scaling = action_scaling(policy)
-    if scaling is None:
-        return tensor
-    half_range, centre = scaling
-    return (tensor.reshape(len(tensor), -1).float() - centre) / half_range
-
-
-def _linear(layer: Any) -> nn.Linear:
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
-def _log_std(policy: ActorCriticPolicy) -> nn.Parameter:
-    assert isinstance(policy.log_std, nn.Parameter)
-    return policy.log_std
+            head.denormalise(policy)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch as th
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch.nn import functional as F
 
+from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.dataset import LabelBatch
-from mppi_agent.gps.policies import normalised_actions, normalised_units
+from mppi_agent.gps.policies import normalised_units
 from mppi_agent.gps.view import as_tensors
 
 __all__ = ["LabelRegression"]
@@ -20,14 +18,15 @@ __all__ = ["LabelRegression"]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRegression:
-    """Pull the policy's mean action towards labels, each by its weight.
+    """Pull the policy without its noise towards labels, each by its weight.
 
     It has an optimiser of its own: its gradients are far larger than those of the weighted
     samples, and shared moments would slow those down.
 
     Attributes:
         batch_size: Labels per gradient step.
-        margin: Huber threshold, half-range units: a label further off pulls no harder.
+        margin: Huber threshold of continuous actions, half-range units: a label further off pulls
+            no harder.
         max_grad_norm: Gradient norm limit.
     """
 
@@ -70,12 +69,9 @@ class LabelRegression:
         return total / max(num_steps, 1)
 
     def _loss(self, policy: ActorCriticPolicy, labels: LabelBatch) -> th.Tensor:
-        distribution: Any = policy.get_distribution(as_tensors(policy, labels.observations))
+        head = action_head(policy.action_space)
+        distribution = policy.get_distribution(as_tensors(policy, labels.observations))
         weights = th.as_tensor(labels.weights, dtype=th.float32, device=policy.device)
         weights = weights / weights.mean().clamp(min=1e-8)
-        actions = normalised_actions(policy, labels.actions)
-        if isinstance(policy.action_dist, DiagGaussianDistribution):
-            mean = distribution.distribution.mean
-            errors = F.huber_loss(mean, actions, reduction="none", delta=self.margin)
-            return (weights * errors.sum(dim=1)).mean()
-        return -(weights * distribution.log_prob(actions)).mean()
+        targets = head.as_targets(policy, labels.actions)
+        return (weights * head.errors(distribution, targets, self.margin)).mean()

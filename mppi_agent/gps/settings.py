@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import sub_env
+from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.presets import preset_for
 from mppi_agent.gps.view import PolicyView
 
@@ -32,7 +31,7 @@ def cloneable_env(env: Any) -> Any:
     if env is None:
         return None
     env = maybe_make_env(env, verbose=0)  # an id; able to render, as SB3 makes it
-    _check_action_space(env.action_space)
+    action_head(env.action_space)
     if isinstance(env, VecEnv):
         sub_env(env)
         PolicyView(env, env.action_space)
@@ -74,20 +73,6 @@ def check_settings(model: Any) -> None:
             raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
-def _check_action_space(space: gym.Space) -> None:
-    """Refuse what the planner cannot plan in."""
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"action_space={space} is not supported: MPPIGPS needs a bounded Box; wrap the env so "
-            "that it takes continuous actions"
-        )
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(
-            f"action_space={space} is unbounded: MPPIGPS samples between bounds; give it some with "
-            "gymnasium.wrappers.RescaleAction or TransformAction"
-        )
-
-
 def _int_from(least: int) -> tuple[str, Callable[[Any], bool]]:
     return f"an int >= {least}", lambda v: isinstance(v, int | np.integer) and bool(v >= least)
 
@@ -118,5 +103,6 @@ _WANTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "vf_coef": ("> 0", lambda v: v > 0),
     "ent_coef": (">= 0", lambda v: v >= 0),
     "archive_share": _SHARE,
+    "random_share": ("in [0, 1)", lambda v: 0 <= v < 1),
     "planner_share": ("in [0, 1)", lambda v: 0 <= v < 1),
 }

@@ -1,21 +1,17 @@
 """The border between simulations and an SB3 policy: observations in, actions out.
 
 `PolicyView` applies what the training env's VecEnv wrappers do to observations, asks the policy,
-and clips its actions to the env's bounds. It holds no learnt state.
+and makes its actions fit for the env. It holds no learnt state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecEnv,
@@ -25,6 +21,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from mppi_agent.gps.action_heads import action_head
 from mppi_agent.interfaces import Observation
 
 __all__ = ["PolicyView"]
@@ -38,13 +35,17 @@ class PolicyView:
     Args:
         env: The training env with its wrappers; None for an env without VecEnv wrappers.
         action_space: Of the env.
+        random_share: Share of random choices among the drawn actions, where they are discrete.
 
     Raises:
-        ValueError: If a VecEnv wrapper changes observations in a way that is not known here.
+        ValueError: If no policy can act in the action space, or a VecEnv wrapper changes
+            observations in a way that is not known here.
     """
 
-    def __init__(self, env: VecEnv | None, action_space: gym.Space) -> None:
-        self._action_space = action_space
+    def __init__(
+        self, env: VecEnv | None, action_space: gym.Space, random_share: float = 0.0
+    ) -> None:
+        self._head = action_head(action_space, random_share)
         self._action_shape: tuple[int, ...] = action_space.shape or ()
         self._transforms = _observation_transforms(env)
 
@@ -58,17 +59,8 @@ class PolicyView:
         self, policy: ActorCriticPolicy, observations: Observation, rng: np.random.Generator
     ) -> np.ndarray:
         """Draw one action per row from the policy, before clipping, shape (N, *action)."""
-        tensors = as_tensors(policy, observations)
         with th.no_grad():
-            if isinstance(self._action_space, spaces.Box):
-                mean, std = (part.cpu().numpy() for part in _mean_and_std(policy, tensors))
-                drawn = rng.standard_normal(mean.shape, dtype=np.float32)
-                drawn *= std
-                drawn += mean
-                return drawn.reshape(-1, *self._action_shape)
-            distribution: Any = policy.get_distribution(tensors)
-            logits = distribution.distribution.logits.cpu().numpy()
-        return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
+            return self._head.draw(policy, as_tensors(policy, observations), rng)
 
     def best_actions(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
         """Return the policy's deterministic actions, ready for the env, shape (N, *action)."""
@@ -77,10 +69,8 @@ class PolicyView:
         return self.to_env(actions.cpu().numpy().reshape(-1, *self._action_shape))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Clip drawn actions to the env's bounds."""
-        if isinstance(self._action_space, spaces.Box):
-            return np.clip(actions, self._action_space.low, self._action_space.high)
-        return actions
+        """Return drawn actions as the env takes them: a Box clips them to its bounds."""
+        return self._head.to_env(actions)
 
     def values(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
         """Return the value head, reward units, shape (N,)."""
@@ -104,24 +94,6 @@ def as_tensors(policy: ActorCriticPolicy, observations: Observation) -> th.Tenso
     if observations.dtype == np.float64:
         observations = observations.astype(np.float32)
     return th.as_tensor(observations, device=policy.device)
-
-
-def _mean_and_std(policy: ActorCriticPolicy, tensors: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """Return mean (N, nu) and standard deviation, which broadcasts to it, of a Gaussian policy."""
-    kind = type(policy)
-    verbs = ("get_distribution", "_get_action_dist_from_latent")
-    is_plain = all(getattr(kind, verb) is getattr(ActorCriticPolicy, verb) for verb in verbs)
-    if is_plain and type(policy.action_dist) is DiagGaussianDistribution:
-        # What get_distribution does, without building torch's distribution of it: that costs
-        # about as much as a small network.
-        features = policy.pi_features_extractor(
-            preprocess_obs(tensors, policy.observation_space, policy.normalize_images)
-        )
-        mean = policy.action_net(policy.mlp_extractor.forward_actor(features))
-        assert isinstance(policy.log_std, th.Tensor)
-        return mean, policy.log_std.exp()
-    distribution: Any = policy.get_distribution(tensors)
-    return distribution.distribution.mean, distribution.distribution.stddev
 
 
 def _observation_transforms(env: VecEnv | None) -> list[Callable[[Observation], Observation]]:

@@ -11,13 +11,14 @@ import torch as th
 from gymnasium import spaces
 from toy_envs import make_policy
 
+from mppi_agent.gps.action_heads import GaussianHead
 from mppi_agent.gps.improvement import (
     TrustRegionUpdate,
     UpdateConfig,
     clipped_loss,
     path_integral_loss,
 )
-from mppi_agent.gps.policies import action_scaling, normalised_actions, normalised_units
+from mppi_agent.gps.policies import normalised_units
 from mppi_agent.gps.sampler import SampleBatch
 
 TARGET = 1.5
@@ -230,7 +231,8 @@ def outputs(policy: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
 
 def test_normalised_units_are_standardised_returns_and_half_ranges():
     policy = scaled_policy()
-    half_range, centre = action_scaling(policy)
+    head = GaussianHead(policy.action_space)
+    half_range, centre = head.half_range, head.centre
     np.testing.assert_allclose(half_range, [2.0, 0.1], rtol=1e-6)
     np.testing.assert_allclose(centre, [1.0, 0.1], rtol=1e-6)
     mean, std, values = outputs(policy)
@@ -239,7 +241,7 @@ def test_normalised_units_are_standardised_returns_and_half_ranges():
     np.testing.assert_allclose(inner_mean, (mean - centre) / half_range, atol=1e-5)
     np.testing.assert_allclose(inner_std, std / half_range, rtol=1e-5)
     np.testing.assert_allclose(inner_values, (values - 30) / 20, atol=1e-5)
-    actions = normalised_actions(policy, np.array([[3.0, 0.0], [1.0, 0.1]], dtype=np.float32))
+    actions = head.as_targets(policy, np.array([[3.0, 0.0], [1.0, 0.1]], dtype=np.float32))
     np.testing.assert_allclose(actions, [[1, -1], [0, 0]], atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -56,6 +57,16 @@ def test_statistics_change_in_update_only_and_outputs_are_clipped():
     for name, value in normalizer.state_dict().items():
         assert th.equal(value, before[name])
     assert set(before) == {"mean", "var", "count"}
+
+
+def test_statistics_that_are_loaded_or_copied_count():
+    source, target = RunningNormalizer(3), RunningNormalizer(3)
+    seen = th.as_tensor(batches()[1])
+    source.update(seen)
+    target.load_state_dict(source.state_dict())
+    expected = ((seen - seen.mean(dim=0)) / seen.std(dim=0, unbiased=False)).clamp(-10, 10)
+    for normalizer in (source, target, copy.deepcopy(target)):
+        np.testing.assert_allclose(normalizer(seen), expected, atol=1e-4)
 
 
 def test_a_feature_that_never_changes_does_no_harm():
@@ -131,6 +142,23 @@ def test_ppo_takes_the_weights_as_they_are():
         values = [p.predict_values(th.as_tensor(seen)) for p in (policy, model.policy)]
     np.testing.assert_array_equal(*values)
     model.learn(8)
+
+
+@pytest.mark.parametrize("action_space", [None, gym.spaces.Discrete(3)], ids=["Box", "Discrete"])
+def test_the_noise_free_action_is_the_mode_of_the_distribution(action_space):
+    policy = make_policy(action_space=action_space)
+    seen = th.as_tensor(np.random.default_rng(0).normal(size=(20, 2)), dtype=th.float32)
+    with th.no_grad():
+        policy.action_net.weight.normal_()
+        mode = policy.get_distribution(seen).mode()
+        assert th.equal(policy._predict(seen, deterministic=True), mode)
+        drawn = policy._predict(seen, deterministic=False)
+    assert not th.equal(drawn, mode)
+
+
+@pytest.mark.parametrize("kind", [ActorCriticPolicy, MlpPolicy])
+def test_sb3s_class_gets_the_defaults_of_ours(kind):
+    assert default_policy_kwargs(kind) == default_policy_kwargs(MlpPolicy) != {}
 
 
 def test_policies_of_ones_own_get_no_defaults():

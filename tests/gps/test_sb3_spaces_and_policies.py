@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.common.vec_env.vec_transpose import VecTransposeImage
 from torch import nn
-from toy_envs import Target, make_target
+from toy_envs import Target, TargetOf, make_target
 from toy_models import pendulum, same, small, weights
 
 from mppi_agent.cloning import Cloneable, NotCloneableError, find_cloneable
@@ -39,26 +39,6 @@ class SeededIdentity(IdentityEnvBox):
 
     def _choose_next_state(self):
         self.state = self.np_random.uniform(-1, 1, 1).astype(np.float32)
-
-
-class TargetOf(gym.Wrapper):
-    """`Target` with other spaces; observations and actions are converted."""
-
-    def __init__(self, observation_space=None, action_space=None, see=None) -> None:
-        super().__init__(gym.wrappers.TimeLimit(Target(), 6))
-        self.observation_space = observation_space or self.env.observation_space
-        self.action_space = action_space or self.env.action_space
-        self.see = see or (lambda seen: seen.astype(self.observation_space.dtype))
-
-    def reset(self, **kwargs):
-        seen, info = self.env.reset(**kwargs)
-        return self.see(seen), info
-
-    def step(self, action):
-        assert self.action_space.contains(action)
-        scalar = np.asarray(action, dtype=np.float32).mean(keepdims=True).ravel()
-        seen, *rest = self.env.step(scalar)
-        return self.see(seen), *rest
 
 
 def image_env(*, channels_first: bool = False) -> TargetOf:
@@ -154,14 +134,10 @@ def test_boxes_of_any_shape_and_precision_work(action_space, dtype):
     )
 
 
-@pytest.mark.parametrize(
-    "space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(2)]
-)
-def test_discrete_actions_are_refused_with_the_cure(space):
-    """SB3: test_multidim_binary_not_supported."""
-    env = TargetOf(action_space=space)
-    with pytest.raises(ValueError, match="MPPIGPS needs a bounded Box; wrap the env"):
-        small(env)
+def test_noise_that_is_not_drawn_anew_is_refused():
+    """SB3: test_sde does not apply."""
+    with pytest.raises(ValueError, match="leave use_sde out of policy_kwargs"):
+        small(policy_kwargs={"use_sde": True})
 
 
 def test_dict_observations_with_an_image_are_learnt_from(tmp_path):
@@ -225,6 +201,34 @@ def test_frames_are_stacked_inside_each_env():
     stacked = gym.wrappers.FrameStackObservation(TargetOf(), 3)
     model = small(stacked).learn(12)
     assert model.observation_space.shape == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["vector", "image"])
+def test_frames_inside_each_env_are_those_of_vec_frame_stack(kind):
+    """SB3: test_vec_stacked_obs; the two recipes of the docs."""
+
+    def make_inner() -> gym.Env:
+        return TargetOf() if kind == "vector" else image_env()
+
+    def make_stacked() -> gym.Env:
+        env = gym.wrappers.FrameStackObservation(make_inner(), 3, padding_type="zero")
+        if kind == "vector":
+            return gym.wrappers.FlattenObservation(env)
+        height, width, channels = make_inner().observation_space.shape
+        space = spaces.Box(0, 255, (height, width, 3 * channels), np.uint8)
+        return gym.wrappers.TransformObservation(env, lambda seen: np.concatenate(seen, -1), space)
+
+    theirs = VecFrameStack(DummyVecEnv([make_inner]), n_stack=3)
+    ours = DummyVecEnv([make_stacked])
+    for env in (theirs, ours):
+        env.seed(0)
+    assert theirs.observation_space.shape == ours.observation_space.shape
+    np.testing.assert_array_equal(theirs.reset(), ours.reset())
+    rng = np.random.default_rng(0)
+    for _ in range(8):  # past the end of an episode of six steps
+        action = rng.uniform(-1, 3, (1, 1)).astype(np.float32)
+        seen = [env.step(action)[0] for env in (theirs, ours)]
+        np.testing.assert_array_equal(*seen)
 
 
 def test_vec_monitor_counts_episodes(recwarn, tmp_path):

@@ -75,6 +75,26 @@ class Target(gym.Env):
         return self.task
 
 
+class TargetOf(gym.Wrapper):
+    """`Target` with other spaces; observations and actions are converted."""
+
+    def __init__(self, observation_space=None, action_space=None, see=None) -> None:
+        super().__init__(gym.wrappers.TimeLimit(Target(), 6))
+        self.observation_space = observation_space or self.env.observation_space
+        self.action_space = action_space or self.env.action_space
+        self.see = see or (lambda seen: seen.astype(self.observation_space.dtype))
+
+    def reset(self, **kwargs):
+        seen, info = self.env.reset(**kwargs)
+        return self.see(seen), info
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        scalar = np.asarray(action, dtype=np.float32).mean(keepdims=True).ravel()
+        seen, *rest = self.env.step(scalar)
+        return self.see(seen), *rest
+
+
 def make_target(limit: int = 10, **kwargs: Any) -> Cloneable:
     env = Cloneable(gym.wrappers.TimeLimit(Target(**kwargs), limit))
     env.reset(seed=0)
