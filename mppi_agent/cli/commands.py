@@ -1,0 +1,47 @@
+"""What all commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["INTERRUPTED", "add_command", "add_device", "print_result"]
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Any,
+    help_line: str,
+    examples: Sequence[str],
+    *,
+    seed_help: str = "default: 0",
+    default_seed: int = 0,
+) -> argparse.ArgumentParser:
+    """Add a command with what all of them share."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_line,
+        description=help_line,
+        epilog="examples:\n" + "\n".join(f"  mppi-agent {line}" for line in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    command.add_argument("--seed", type=int, default=default_seed, help=seed_help)
+    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return command
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    command.add_argument("--device", default="auto", help="of torch: auto, cpu, cuda")
+
+
+def print_result(options: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    """Print what a command found, as text or as one JSON object."""
+    print(json.dumps(result) if options.json else text)
