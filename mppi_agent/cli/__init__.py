@@ -10,7 +10,7 @@ from mppi_agent import __version__
 from mppi_agent.cli.commands import INTERRUPTED
 from mppi_agent.cli.measure import add_bench, add_check, add_compare
 from mppi_agent.cli.plan import add_plan
-from mppi_agent.cli.train import add_eval, add_train
+from mppi_agent.cli.train import add_eval, add_plot, add_train
 from mppi_agent.env_ids import make_env
 
 __all__ = ["main"]
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        make_env(options.env).close()
+        if options.env is not None:
+            make_env(options.env).close()
         return int(options.run(options))
     except KeyboardInterrupt:
         print("mppi-agent: interrupted", file=sys.stderr)
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "  mppi-agent plan Pendulum-v1\n"
         "  mppi-agent train HalfCheetah-v5 --minutes 5 --out cheetah.zip\n"
         "  mppi-agent eval cheetah.zip --env HalfCheetah-v5\n"
+        "  mppi-agent plot runs/HalfCheetah-v5/mppigps_*\n"
         "  mppi-agent compare Pendulum-v1 --minutes 1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_train(commands)
     add_eval(commands)
+    add_plot(commands)
     add_plan(commands)
     add_compare(commands)
     add_check(commands)
