@@ -18,7 +18,15 @@ import numpy as np
 
 from mppi_agent.evaluation import CurvePoint, PolicyLike
 
-__all__ = ["RENDER_HINT", "MediaError", "draw_learning_curves", "record_episode", "record_video"]
+__all__ = [
+    "RENDER_HINT",
+    "MediaError",
+    "blank_figure",
+    "draw_learning_curves",
+    "record_episode",
+    "record_video",
+    "tidy_axes",
+]
 
 RENDER_HINT = (
     "rendering MuJoCo without a display needs the system packages "
@@ -50,13 +58,7 @@ def draw_learning_curves(
     Raises:
         MediaError: If matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MediaError(f"pictures need matplotlib; {_INSTALL_HINT}") from error
-    figure = Figure(figsize=(7.2, 4.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(7.2, 4.4)
     axes = figure.add_subplot()
     for name, points in curves.items():
         seconds = [point.seconds for point in points]
@@ -69,10 +71,36 @@ def draw_learning_curves(
     axes.set_ylabel("mean return of the deterministic policy")
     axes.set_title(title)
     axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy_axes(axes)
     axes.legend(frameon=False)
     figure.savefig(path)
+
+
+def blank_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure that needs no display.
+
+    Args:
+        width: Inches.
+        height: Inches.
+
+    Raises:
+        MediaError: If matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MediaError(f"pictures need matplotlib; {_INSTALL_HINT}") from error
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy_axes(axes: Any) -> None:
+    """Give axes the look of all our pictures."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def record_video(

@@ -19,9 +19,11 @@ FRONT = {
     "env_ids",
     "evaluation",
     "gps",
+    "intervals",
     "machine",
     "media",
     "progress",
+    "runs",
     "training",
 }
 
@@ -51,8 +53,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "gymnasium", "matplotlib", "imageio", "imageio_ffmpeg"},
     ),
     "mppi_agent/baselines": (set(), {"gymnasium", "stable_baselines3", "torch"}),
+    "mppi_agent/intervals": ({"evaluation"}, {"numpy", "scipy"}),
     "mppi_agent/machine": ({"dynamics"}, {"torch"}),
     "mppi_agent/training": (FRONT, {"numpy", "stable_baselines3", "torch"}),
+    "mppi_agent/runs": (FRONT | BELOW_GPS, {"numpy", "stable_baselines3", "yaml"}),
     "mppi_agent/compare": (FRONT | {"expert"}, set()),
     "mppi_agent/cli": (FRONT | BELOW_GPS | {""}, set()),
     "mppi_agent/__init__": (FRONT | BELOW_GPS, set()),

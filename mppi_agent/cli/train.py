@@ -80,7 +80,9 @@ def add_train(commands: Any) -> None:
     command.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
     )
-    command.add_argument("--out", type=Path, metavar="FILE", help="save the trained model here, too")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="save the trained model here, too"
+    )
     command.add_argument("--verbose", action="store_true", help="print the log")
     add_device(command, default=None)
 

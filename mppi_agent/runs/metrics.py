@@ -25,16 +25,14 @@ EVAL_SEED = 1_000_000  # apart from the seeds of training and those held out for
 
 
 def read_progress(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a log, each with the figures that it has.
+    """Return the rows of a log, each with the numbers that it has.
 
     Raises:
         FileNotFoundError: If there is no log.
     """
-    with path.open() as file:
-        whole = [line for line in file if line.endswith("\n")]  # a kill may leave half of the last
     return [
-        {name: float(value) for name, value in row.items() if value}
-        for row in csv.DictReader(whole)
+        {name: number for name, text in row.items() if (number := _number(text)) is not None}
+        for row in _read(path)[1]
     ]
 
 
@@ -45,12 +43,15 @@ def csv_log(path: Path, until_step: int) -> CSVOutputFormat:
         path: Of the log.
         until_step: Rows of later steps are dropped.
     """
-    rows = read_progress(path) if path.exists() else []
+    names, rows = _read(path) if path.exists() else ([], [])
     new = path.with_name(f"{path.name}.tmp")
     log = CSVOutputFormat(str(new))
-    for row in rows:
-        if row.get(STEPS, 0) <= until_step:
-            log.write(row, {name: () for name in row})
+    if names:
+        log.keys = names
+        writer = csv.DictWriter(log.file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in rows if (_number(row[STEPS]) or 0) <= until_step)
+        log.file.flush()
     os.replace(new, path)
     return log
 
@@ -106,3 +107,21 @@ class Evaluations(EvalCallback):
 
     def _on_training_end(self) -> None:
         self.eval_env.close()
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return names and rows of a log."""
+    with path.open() as file:
+        whole = [line for line in file if line.endswith("\n")]  # a kill may leave half of the last
+    reader = csv.DictReader(whole)
+    return list(reader.fieldnames or []), list(reader)
+
+
+def _number(text: str) -> float | None:
+    """Return a number or truth value; None for other text and for none."""
+    if text in ("True", "False"):
+        return float(text == "True")
+    try:
+        return float(text)
+    except ValueError:
+        return None
