@@ -75,7 +75,12 @@ def add_train(commands: Any) -> None:
         "--tensorboard", action="store_const", const=True, help="write the log for it, too"
     )
     command.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="any key of the config file"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any key of the config file",
     )
     command.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"

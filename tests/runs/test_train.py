@@ -256,13 +256,22 @@ def test_the_command_line_trains_resumes_and_reports(tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     config = str(tiny.write_config(tmp_path / "run.yaml"))
     arguments = ["train", "--config", config, "--steps", "8", "--seed", "4", "--n-envs", "2"]
-    arguments += ["--set", "model.n_steps=4", "--out", "new/model.zip", "--json"]
+    arguments += [
+        "--set",
+        "model.n_steps=4",
+        "--set",
+        "model.n_epochs=2",
+        "--out",
+        "new/model.zip",
+        "--json",
+    ]
     assert main(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["env_steps"], result["seed"], result["status"]) == (8, 4, "finished")
     assert result["model"] == "new/model.zip" and Path("new/model.zip").exists()
     saved = RunFolder(Path(result["run"])).read_config()
     assert saved.n_envs == 2 and saved.model["n_steps"] == 4
+    assert saved.model["n_epochs"] == 2
 
     assert main(["train", "--resume", result["run"], "--steps", "16", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["env_steps"] == 16
