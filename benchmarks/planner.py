@@ -23,19 +23,19 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
+from pytorch_mppi_planner import plan_seconds
 from records import provenance
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from mppi_agent.bench import BarePhysics, Recording, alternate, bench_planner, ratio, timed
+from mppi_agent.bench import BarePhysics, alternate, bench_planner, ratio, timed
 from mppi_agent.cloning import Cloneable
-from mppi_agent.dynamics import EnvStepDynamics, make_dynamics
+from mppi_agent.dynamics import make_dynamics
 from mppi_agent.expert import action_scaling
 from mppi_agent.gps.sampler import ClosedLoopSampler, SampleBatch
 from mppi_agent.gps.view import PolicyView
-from mppi_agent.interfaces import Dynamics, EnvState, Simulations
+from mppi_agent.interfaces import Dynamics, EnvState
 from mppi_agent.planning import MPPI, MPPIConfig
 
 PLANNED = ("InvertedPendulum-v5", "HalfCheetah-v5", "Ant-v5", "Humanoid-v5", "HumanoidStandup-v5")
@@ -153,25 +153,11 @@ def rival(threads: int, rounds: int) -> Iterator[Row]:
         print("pytorch_mppi is missing, so it is left out: pip install pytorch_mppi")
         return
     env_id = "HalfCheetah-v5"
-    env, dynamics = backend(env_id, threads)
-    oracle = EnvStepDynamics(env)
-    recording = Recording(dynamics)
-    state = env.snapshot()
-    planner, nominals = planner_for(env, recording, num_samples=64, horizon=20)
-    ours, _ = planner_for(env, dynamics, num_samples=64, horizon=20)
-    planner.plan([state], nominals, np.random.default_rng(0))
-    samples = recording.calls[0][1][0]  # (K, H, nu)
-    calls = {
-        "ours": timed(lambda: ours.plan([state], nominals, np.random.default_rng(0))),
-        "batch": timed(pytorch_mppi_on(dynamics.simulations(64), env, state, samples)),
-        "naive": timed(pytorch_mppi_on(oracle.simulations(64), env, state, samples)),
-    }
-    seconds = alternate(calls, rounds)
+    seconds = plan_seconds(env_id, threads=threads, rounds=rounds)
     what = "pytorch_mppi on our backend / our plan"
     yield what, env_id, ratio(seconds["batch"], seconds["ours"]), "x", ">= 1"
     what = "pytorch_mppi on a loop over env.step / our plan"
     yield what, env_id, ratio(seconds["naive"], seconds["ours"]), "x", ">= 1"
-    dynamics.close()
 
 
 class Sampling:
@@ -247,52 +233,6 @@ def planner_for(
     scaling = action_scaling(env.action_space)
     config = MPPIConfig(num_samples=num_samples, horizon=horizon, iterations=1)
     return MPPI(config, dynamics, scaling), np.zeros((1, 1, horizon, scaling.action_dims))
-
-
-def pytorch_mppi_on(
-    simulations: Simulations, env: Cloneable, state: EnvState, samples: np.ndarray
-) -> Callable[[], object]:
-    """Return a planning call of pytorch_mppi whose dynamics function steps `simulations`.
-
-    Args:
-        simulations: As many as samples.
-        env: Gives the sizes.
-        state: Where the plan starts.
-        samples: The action sequences that it weighs, shape (K, H, nu).
-    """
-    from pytorch_mppi import MPPI as Rival
-    from pytorch_mppi.mppi import SpecificActionSampler
-
-    class Given(SpecificActionSampler):
-        def sample_trajectories(self, state: Any, info: Any) -> torch.Tensor:
-            return torch.as_tensor(samples, dtype=torch.float64)
-
-    paid = torch.zeros(len(samples), dtype=torch.float64)
-
-    def dynamics(observations: torch.Tensor, actions: torch.Tensor, step: int) -> torch.Tensor:
-        if step == 0:
-            simulations.restore([state] * len(samples))
-        batch = simulations.step(actions.numpy().astype(env.action_space.dtype))
-        paid[:] = torch.as_tensor(batch.rewards)
-        return torch.as_tensor(batch.observations)
-
-    def cost(observations: torch.Tensor, actions: torch.Tensor, step: int) -> torch.Tensor:
-        return -paid
-
-    observation = torch.as_tensor(state.observation)
-    planner = Rival(
-        dynamics,
-        cost,
-        len(observation),
-        torch.eye(samples.shape[2], dtype=torch.float64),
-        num_samples=len(samples),
-        horizon=samples.shape[1],
-        u_min=torch.as_tensor(env.action_space.low, dtype=torch.float64),
-        u_max=torch.as_tensor(env.action_space.high, dtype=torch.float64),
-        step_dependent_dynamics=True,
-        specific_action_sampler=Given(),
-    )
-    return lambda: planner.command(observation, shift_nominal_trajectory=False)
 
 
 def _memory_of_plan(threads: int) -> float:

@@ -20,6 +20,7 @@ __all__ = [
     "CurvePoint",
     "Evaluation",
     "PolicyLike",
+    "Watcher",
     "evaluate_expert",
     "evaluate_policy",
     "held_out_seeds",
@@ -39,6 +40,18 @@ class PolicyLike(Protocol):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Any]:
         """Return one action per observation, and the recurrent state."""
+        ...
+
+
+class Watcher(Protocol):
+    """See an expert act."""
+
+    def planned(self, expert: MPPIAgent, seconds: float) -> None:
+        """Look at `expert.last_plan`, which took `seconds`, before its action is taken."""
+        ...
+
+    def stepped(self, reward: float) -> None:
+        """Take note of what the env gave for it."""
         ...
 
 
@@ -175,6 +188,7 @@ def evaluate_expert(
     max_steps: int | None = None,
     on_step: Callable[[], None] | None = None,
     on_episode: Callable[[], None] | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Evaluation:
     """Run one episode of an expert from each seed, in the env that it owns.
 
@@ -184,6 +198,7 @@ def evaluate_expert(
         max_steps: Cut each episode here; None runs it to its end.
         on_step: Called after every step, for a progress bar.
         on_episode: Called after every episode, likewise.
+        watchers: See every plan and every reward.
 
     Returns:
         The outcome, in the order of `seeds`, planning cost included.
@@ -198,13 +213,19 @@ def evaluate_expert(
         state, is_over = None, False
         while not is_over:
             is_first = np.array([lengths[episode] == 0])
+            before = time.perf_counter()
             action, state = expert.predict(observation, state, is_first, deterministic=True)
+            seconds = time.perf_counter() - before
+            for watcher in watchers:
+                watcher.planned(expert, seconds)
             observation, reward, terminated, truncated, _ = env.step(action)
             returns[episode] += float(reward)
             lengths[episode] += 1
             if expert.last_plan is not None:
                 ess.append(float(expert.last_plan.ess.mean()))
             is_over = terminated or truncated or lengths[episode] == max_steps
+            for watcher in watchers:
+                watcher.stepped(float(reward))
             if on_step is not None:
                 on_step()
         if on_episode is not None:

@@ -22,7 +22,13 @@ from mppi_agent.planning import (
     BoxScaling,
     CategoryScaling,
     LeafValue,
+    LostFuture,
     MPPIConfig,
+    Novelty,
+    Objective,
+    PolicyPrior,
+    Proposer,
+    Term,
     shift_nominal,
 )
 
@@ -57,6 +63,11 @@ class MPPIAgent:
             also values where plans end; any SB3 model will do without.
         dynamics: Simulates the plans; None: the fastest exact backend for the env.
         policy_noise_std: Noise of the policy's proposals but the first, half-range units.
+        policy_prior: How strongly the policy pulls plans towards what it would do, see
+            `PolicyPrior`; 0: it only proposes.
+        proposals: Further plans that join the samples and count by their return alone.
+        objective: What plans are ranked by beside the env's own return, which stays what `Plan`
+            reports. `LostFuture()` joins unless there is one; `LostFuture(0)` leaves it out.
 
     Attributes:
         env: What to pass to `evaluate_policy(expert, expert.env)`.
@@ -66,7 +77,7 @@ class MPPIAgent:
 
     Raises:
         ValueError: If the env cannot be cloned, or its action space is neither a bounded Box nor
-            Discrete nor MultiDiscrete.
+            Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy.
     """
 
     def __init__(
@@ -78,20 +89,26 @@ class MPPIAgent:
         policy: Policy | None = None,
         dynamics: Dynamics | None = None,
         policy_noise_std: float = 0.2,
+        policy_prior: float = 0.0,
+        proposals: Sequence[Proposer] = (),
+        objective: Sequence[Term] = (),
     ) -> None:
         self.env = _open(env)
         cloneable = sub_env(self.env)
         self.config = config or MPPIConfig.for_env(cloneable)
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
-        self._planner = MPPI(self.config, self._dynamics, self.scaling)
         self._policy = policy
         self._policy_noise_std = policy_noise_std
+        self._proposers = tuple(proposals)
+        self._objective = self._all_terms(objective, policy_prior)
+        self._planner = MPPI(self.config, self._dynamics, self.scaling, self._objective)
         self._proposing: Simulations | None = None
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
         self._labelling_rng = np.random.default_rng(labelling)
         self._nominals = self.cold_start(getattr(self.env, "num_envs", 1))
+        self._previous = np.full_like(self._nominals[:, 0], np.nan)
         self._resets = self._ask("num_resets")
         self.last_plan: Plan | None = None
         self.sim_steps = 0
@@ -123,14 +140,19 @@ class MPPIAgent:
         for i, (now, before) in enumerate(zip(resets, self._resets, strict=True)):
             if now != before or (episode_start is not None and episode_start[i]):
                 nominals[i] = 0.0
+                self._previous[i] = np.nan
         self._resets = resets
-        plan = self._plan(self._ask("snapshot"), nominals, self._acting_rng)
+        states = self.states()
+        for term in self._novelties:
+            term.visit(states)
+        plan = self._plan(states, nominals, self._acting_rng, previous_controls=self._previous)
         self.last_plan = plan
         self._nominals = shift_nominal(plan.controls)
         first = plan.controls[:, 0]
         if not deterministic:
             noise = self._acting_rng.standard_normal(first.shape)
             first = self.scaling.snap(first + self.config.noise_std * noise)
+        self._previous = first.copy()
         actions = self.scaling.to_env(first)
         is_single = not _has_rows(observation, self._dynamics.observation_space)
         return (actions[0] if is_single else actions), (self._nominals,)
@@ -157,6 +179,10 @@ class MPPIAgent:
             nominals = self.cold_start(len(states))
         return self._plan(states, nominals, self._labelling_rng, leaf_value, policy_leads=False)
 
+    def states(self) -> list[EnvState]:
+        """Return the state that each env is in."""
+        return self._ask("snapshot")
+
     def cold_start(self, num: int) -> np.ndarray:
         """Return zero nominals, shape (num, H, nu)."""
         return np.zeros((num, self.config.horizon, self.scaling.action_dims))
@@ -167,6 +193,8 @@ class MPPIAgent:
             "acting_rng": self._acting_rng.bit_generator.state,
             "labelling_rng": self._labelling_rng.bit_generator.state,
             "nominals": self._nominals,
+            "previous": self._previous,
+            "visited": [term.state_dict() for term in self._novelties],
             "sim_steps": self.sim_steps,
         }
 
@@ -175,6 +203,9 @@ class MPPIAgent:
         self._acting_rng.bit_generator.state = state["acting_rng"]
         self._labelling_rng.bit_generator.state = state["labelling_rng"]
         self._nominals = state["nominals"]
+        self._previous = state["previous"]
+        for term, visited in zip(self._novelties, state["visited"], strict=True):
+            term.load_state_dict(visited)
         self.sim_steps = state["sim_steps"]
         self._resets = self._ask("num_resets")
 
@@ -190,24 +221,57 @@ class MPPIAgent:
         leaf_value: LeafValue | None = None,
         *,
         policy_leads: bool = True,
+        previous_controls: np.ndarray | None = None,
     ) -> Plan:
-        proposals = nominals[:, None]
+        horizon = self.config.horizon
+        proposals = np.concatenate(
+            [nominals[:, None], *(propose(states, horizon) for propose in self._proposers)], axis=1
+        )
         policy_steps = 0
         if self._policy is not None:
-            sampled = self._policy_proposals(states, rng)
+            sampled = self._policy_proposals(states, rng, self._room_for(proposals))
             policy_steps = sampled[..., 0].size
             parts = [sampled[:, :1], proposals] if policy_leads else [proposals, sampled[:, :1]]
             proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
             if leaf_value is None:
                 leaf_value = getattr(self._policy, "leaf_value", None)
-        plan = self._planner.plan(states, proposals, rng, leaf_value=leaf_value)
+        plan = self._planner.plan(
+            states, proposals, rng, leaf_value=leaf_value, previous_controls=previous_controls
+        )
         self.sim_steps += plan.sim_steps + policy_steps
         return plan
 
-    def _policy_proposals(self, states: Sequence[EnvState], rng: np.random.Generator) -> np.ndarray:
-        """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
+    def _all_terms(self, terms: Sequence[Term], policy_prior: float) -> Objective:
+        """Return the objective with what the expert adds to it."""
+        wanted = list(terms)
+        if not any(isinstance(term, LostFuture) for term in wanted):
+            wanted.append(LostFuture())
+        if policy_prior:
+            if self._policy is None:
+                raise ValueError(f"policy_prior={policy_prior} needs a policy: pass policy=model")
+            wanted.append(PolicyPrior(self._policy_controls, policy_prior))
+        return Objective(tuple(wanted))
+
+    def _policy_controls(self, observations: Observation) -> np.ndarray:
+        """Return what the policy would do, normalised, one row per observation."""
         assert self._policy is not None
-        per_state = min(_NUM_POLICY_PROPOSALS, self.config.num_samples // 2 - 1)
+        actions, _ = self._policy.predict(self._shown(observations), deterministic=True)
+        return self.scaling.to_normalised(actions)
+
+    @property
+    def _novelties(self) -> list[Novelty]:
+        return [term for term in self._objective.terms if isinstance(term, Novelty)]
+
+    def _room_for(self, proposals: np.ndarray) -> int:
+        """Return how many plans the policy may add to proposals of shape (S, P, H, nu)."""
+        # A bad policy then costs at most a quarter of the samples.
+        room = self.config.num_samples // 2 - proposals.shape[1]
+        return max(1, min(_NUM_POLICY_PROPOSALS, room, self.config.num_samples // 4))
+
+    def _policy_proposals(
+        self, states: Sequence[EnvState], rng: np.random.Generator, per_state: int
+    ) -> np.ndarray:
+        """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
         num = len(states) * per_state
         if self._proposing is None or self._proposing.num != num:
             self._proposing = self._dynamics.simulations(num)
@@ -218,13 +282,9 @@ class MPPIAgent:
         noise_std = np.where(np.arange(num) % per_state == 0, 0.0, self._policy_noise_std)
         running = np.arange(num)
         for h in range(self.config.horizon):
-            actions, _ = self._policy.predict(
-                self._shown(select_rows(observations, running)), deterministic=True
-            )
+            own = self._policy_controls(select_rows(observations, running))
             noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
-            controls[running, h] = self.scaling.snap(
-                self.scaling.to_normalised(actions) + noise[running]
-            )
+            controls[running, h] = self.scaling.snap(own + noise[running])
             step = self._proposing.step(self.scaling.to_env(controls[running, h]), running)
             write_rows(observations, running, step.observations)
             running = running[~(step.terminated | step.diverged)]

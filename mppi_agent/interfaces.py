@@ -104,6 +104,9 @@ class Plan:
         temperature: Temperature of the last iteration, reward units, shape (S,).
         diverged: Samples that diverged, over all iterations, shape (S,).
         sim_steps: Env steps simulated for the whole call.
+        samples: Controls of those samples, shape (S, K, H, nu).
+        scores: What those samples are ranked by, shape (S, K): `returns`, unless the objective
+            holds more than the env's own return.
     """
 
     controls: np.ndarray
@@ -115,6 +118,8 @@ class Plan:
     temperature: np.ndarray
     diverged: np.ndarray
     sim_steps: int
+    samples: np.ndarray
+    scores: np.ndarray
 
 
 class StateAdapter(Protocol):

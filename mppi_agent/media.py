@@ -21,10 +21,13 @@ from mppi_agent.evaluation import CurvePoint, PolicyLike
 __all__ = [
     "RENDER_HINT",
     "MediaError",
-    "blank_figure",
+    "VideoFile",
     "draw_learning_curves",
+    "headless",
+    "new_figure",
     "record_episode",
     "record_video",
+    "render_frame",
     "tidy_axes",
 ]
 
@@ -58,7 +61,7 @@ def draw_learning_curves(
     Raises:
         MediaError: If matplotlib is missing.
     """
-    figure = blank_figure(7.2, 4.4)
+    figure = new_figure((7.2, 4.4))
     axes = figure.add_subplot()
     for name, points in curves.items():
         seconds = [point.seconds for point in points]
@@ -76,12 +79,11 @@ def draw_learning_curves(
     figure.savefig(path)
 
 
-def blank_figure(width: float, height: float) -> Any:
+def new_figure(inches: tuple[float, float]) -> Any:
     """Return an empty matplotlib figure that needs no display.
 
     Args:
-        width: Inches.
-        height: Inches.
+        inches: Width and height.
 
     Raises:
         MediaError: If matplotlib is missing.
@@ -91,7 +93,7 @@ def blank_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MediaError(f"pictures need matplotlib; {_INSTALL_HINT}") from error
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=inches, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -118,7 +120,7 @@ def record_video(
     Raises:
         MediaError: If the env cannot be rendered here or imageio is missing.
     """
-    with _headless():
+    with headless():
         try:
             env = gym.make(env_id, render_mode="rgb_array")
         except Exception as error:
@@ -145,18 +147,42 @@ def record_episode(
         MediaError: If the env cannot be rendered here or imageio is missing.
     """
     frames_per_second = float(env.metadata.get("render_fps") or 30)
-    frames = _frames(policy, env, max(1, int(seconds * frames_per_second)), seed)
-    writer = None
+    file = VideoFile(path, frames_per_second)
     try:
-        for frame in frames:
-            if writer is None:
-                writer = _imageio().get_writer(
-                    path, fps=frames_per_second, codec="libx264", macro_block_size=2
-                )
-            writer.append_data(frame)
+        for frame in _frames(policy, env, max(1, int(seconds * frames_per_second)), seed):
+            file.append(frame)
     finally:
-        if writer is not None:
-            writer.close()
+        file.close()
+
+
+class VideoFile:
+    """Write frames to an mp4 file, which begins to exist with the first of them.
+
+    Args:
+        path: Of the video.
+        frames_per_second: Of the video.
+    """
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self._path, self._frames_per_second = path, frames_per_second
+        self._writer: Any = None
+
+    def append(self, frame: np.ndarray) -> None:
+        """Write a frame, shape (height, width, 3).
+
+        Raises:
+            MediaError: If imageio is missing.
+        """
+        if self._writer is None:
+            self._writer = _imageio().get_writer(
+                self._path, fps=self._frames_per_second, codec="libx264", macro_block_size=2
+            )
+        self._writer.append_data(frame)
+
+    def close(self) -> None:
+        """Finish the file, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _frames(policy: PolicyLike, env: gym.Env, num_frames: int, seed: int) -> Iterator[np.ndarray]:
@@ -166,13 +192,18 @@ def _frames(policy: PolicyLike, env: gym.Env, num_frames: int, seed: int) -> Ite
         if is_first:
             observation, _ = env.reset(seed=seed)
             seed += 1
-        yield _render(env)
+        yield render_frame(env)
         action, state = policy.predict(observation, state, np.array([is_first]), True)
         observation, _, terminated, truncated, _ = env.step(action)
         is_first = terminated or truncated
 
 
-def _render(env: gym.Env) -> np.ndarray:
+def render_frame(env: gym.Env) -> np.ndarray:
+    """Return what an env shows now, shape (height, width, 3).
+
+    Raises:
+        MediaError: If it cannot be rendered here.
+    """
     try:
         frame: Any = env.render()
     except Exception as error:  # each renderer has errors of its own
@@ -183,7 +214,7 @@ def _render(env: gym.Env) -> np.ndarray:
 
 
 @contextmanager
-def _headless() -> Iterator[None]:
+def headless() -> Iterator[None]:
     """Let MuJoCo and pygame draw off screen where there is no display, unless told otherwise."""
     has_display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     ours: dict[str, str] = {}

@@ -32,7 +32,7 @@ class Progress:
             except ImportError:
                 return self
             # disable=None: silent where stderr is no terminal.
-            layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} {postfix}"
+            layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit}{postfix}"
             self._bar = tqdm(
                 total=self._total,
                 desc=self._label,
@@ -60,6 +60,11 @@ class Progress:
         """
         if self._bar is not None:
             self.reach(self._bar.n + done)
+
+    def note(self, text: str) -> None:
+        """Show figures behind the bar, from its next advance on."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
 
     def reach(self, done: float) -> None:
         """Set the finished work.

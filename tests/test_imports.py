@@ -15,6 +15,7 @@ FRONT = {
     "baselines",
     "batch_vec_env",
     "bench",
+    "budget",
     "compare",
     "env_ids",
     "evaluation",
@@ -22,9 +23,12 @@ FRONT = {
     "intervals",
     "machine",
     "media",
+    "plan_media",
+    "plan_run",
     "progress",
     "runs",
     "training",
+    "tuning",
 }
 
 # Place: (places of ours, packages of others); the longest matching place counts.
@@ -52,6 +56,13 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"evaluation"},
         {"numpy", "gymnasium", "matplotlib", "imageio", "imageio_ffmpeg"},
     ),
+    "mppi_agent/budget": ({"expert", "planning"}, {"numpy"}),
+    "mppi_agent/plan_media": (
+        {"cloning", "expert", "interfaces", "media", "plan_run", "planning"},
+        {"numpy", "mujoco"},
+    ),
+    "mppi_agent/plan_run": (FRONT | BELOW_GPS, {"numpy", "gymnasium"}),
+    "mppi_agent/tuning": (FRONT | BELOW_GPS, {"numpy", "optuna"}),
     "mppi_agent/baselines": (set(), {"gymnasium", "stable_baselines3", "torch"}),
     "mppi_agent/intervals": ({"evaluation"}, {"numpy", "scipy"}),
     "mppi_agent/machine": ({"dynamics"}, {"torch"}),

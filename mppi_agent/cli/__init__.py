@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mppi_agent import __version__
 from mppi_agent.cli.commands import INTERRUPTED
 from mppi_agent.cli.measure import add_bench, add_check, add_compare
-from mppi_agent.cli.plan import add_plan
+from mppi_agent.cli.plan import add_plan, add_tune
 from mppi_agent.cli.train import add_eval, add_plot, add_train
 from mppi_agent.env_ids import make_env
 from mppi_agent.media import MediaError
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add_eval(commands)
     add_plot(commands)
     add_plan(commands)
+    add_tune(commands)
     add_compare(commands)
     add_check(commands)
     add_bench(commands)

@@ -1,4 +1,4 @@
-"""`mppi-agent plan`."""
+"""`mppi-agent plan` and `mppi-agent tune`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from mppi_agent.cli.commands import add_command, print_result
 
-__all__ = ["add_plan"]
+__all__ = ["add_plan", "add_tune"]
 
 
 def add_plan(commands: Any) -> None:
@@ -20,7 +20,11 @@ def add_plan(commands: Any) -> None:
         "plan",
         _plan,
         "run the expert for one episode",
-        ["plan Pendulum-v1", "plan HalfCheetah-v5 --steps 100 --policy cheetah.zip"],
+        [
+            "plan Pendulum-v1",
+            "plan HalfCheetah-v5 --steps 100 --policy cheetah.zip",
+            "plan Hopper-v5 --budget-ms 50 --video hopper.mp4 --plot hopper.png",
+        ],
         seed_help="seed of the planner and of the reset (default: 0)",
     )
     command.add_argument("env", metavar="ENV", help="env id")
@@ -28,17 +32,27 @@ def add_plan(commands: Any) -> None:
     command.add_argument("--num-samples", type=int, help="plans per iteration (default: preset)")
     command.add_argument("--horizon", type=int, help="steps per plan (default: preset)")
     command.add_argument(
+        "--preset", type=Path, metavar="FILE", help="settings that `tune` wrote (default: built in)"
+    )
+    command.add_argument(
+        "--budget-ms", type=float, metavar="MS", help="fit the settings to this time per plan"
+    )
+    command.add_argument(
         "--policy", type=Path, metavar="MODEL", help="saved policy whose actions seed the plans"
     )
+    command.add_argument(
+        "--video", type=Path, metavar="MP4", help="film it, MuJoCo envs with the sampled plans"
+    )
+    command.add_argument("--track", metavar="NAME", help="site or body whose paths the video shows")
+    command.add_argument("--plot", type=Path, metavar="PNG", help="draw figures of every step")
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from mppi_agent.evaluation import evaluate_expert, held_out_seeds
-    from mppi_agent.expert import MPPIAgent
-    from mppi_agent.planning import MPPIConfig
-    from mppi_agent.progress import Progress
+    from mppi_agent.media import MediaError
+    from mppi_agent.plan_run import run_plan
+    from mppi_agent.planning import MPPIConfig, load_preset
 
-    config = MPPIConfig.for_env(options.env)
+    config = load_preset(options.preset) if options.preset else MPPIConfig.for_env(options.env)
     wanted = {"num_samples": options.num_samples, "horizon": options.horizon}
     config = replace(config, **{name: value for name, value in wanted.items() if value is not None})
     policy = None
@@ -46,17 +60,69 @@ def _plan(options: argparse.Namespace) -> int:
         from mppi_agent.training import load_policy
 
         policy = load_policy(options.policy, options.env)
-    expert = MPPIAgent(options.env, config, seed=options.seed, policy=policy)
-    limits = (options.steps, expert.env.spec.max_episode_steps)
-    steps = min((limit for limit in limits if limit is not None), default=sys.maxsize)
-    with Progress("plan", steps, "steps", is_shown=steps < sys.maxsize) as bar:
-        seeds = held_out_seeds(1, first=options.seed)
-        evaluation = evaluate_expert(expert, seeds, max_steps=options.steps, on_step=bar.advance)
-    result = {"env": options.env, **evaluation.as_dict(), "ms_per_plan": evaluation.ms_per_step}
-    lines = (
-        f"{options.env}: return {evaluation.mean:.1f} in {evaluation.lengths[0]} steps\n"
-        f"{evaluation.ms_per_step:.1f} ms per plan, effective sample size {evaluation.ess:.1f} "
-        f"of {config.num_samples}, {evaluation.sim_steps:,} simulated steps"
+    try:
+        run = run_plan(
+            options.env,
+            config,
+            seed=options.seed,
+            policy=policy,
+            max_steps=options.steps,
+            budget_ms=options.budget_ms,
+            video=options.video,
+            plot=options.plot,
+            track=options.track,
+            show_progress=True,
+        )
+    except MediaError as error:
+        raise ValueError(str(error)) from error
+    print_result(options, run.as_dict(), str(run))
+    return 0
+
+
+def add_tune(commands: Any) -> None:
+    """Add `tune`."""
+    command = add_command(
+        commands,
+        "tune",
+        _tune,
+        "search the planner's settings with Optuna at equal simulated steps",
+        [
+            "tune Pendulum-v1 --trials 20 --steps 100",
+            "tune Hopper-v5 --sim-steps 1000 --out hopper.json",
+        ],
+        seed_help="of the search and of the planner (default: 0)",
     )
-    print_result(options, result, lines)
+    command.add_argument("env", metavar="ENV", help="env id")
+    command.add_argument("--trials", type=int, default=30, help="settings tried (default: 30)")
+    command.add_argument(
+        "--episodes", type=int, default=3, help="per trial, from reset seeds of their own"
+    )
+    command.add_argument("--steps", type=int, default=200, help="per episode (default: 200)")
+    command.add_argument(
+        "--sim-steps", type=int, help="env steps that a plan simulates (default: as the preset)"
+    )
+    command.add_argument(
+        "--out", type=Path, help="preset file to write (default: ENV.json), for plan --preset"
+    )
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from mppi_agent.planning import preset_line, save_preset
+    from mppi_agent.tuning import tune
+
+    tuned = tune(
+        options.env,
+        trials=options.trials,
+        episodes=options.episodes,
+        max_steps=options.steps,
+        sim_steps=options.sim_steps,
+        seed=options.seed,
+        show_progress=True,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    out = options.out or Path(options.env.replace("/", "-").replace(":", "-") + ".json")
+    save_preset(tuned.config, out, env_id=options.env, measured=tuned.measured())
+    line = preset_line(options.env, tuned.config, str(tuned))
+    result = {"env": options.env, "preset": str(out), "line": line, **tuned.measured()}
+    print_result(options, result, f"{options.env}: {tuned}\n\n{line}\n\nsaved {out}")
     return 0

@@ -18,7 +18,18 @@ from mppi_agent.planning.noise import (
     noise_matrix,
     sample_noise,
 )
+from mppi_agent.planning.novelty import Novelty
+from mppi_agent.planning.objective import Objective, Term, Trajectories
+from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
 from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
+from mppi_agent.planning.terms import (
+    ActionRate,
+    Constraint,
+    LostFuture,
+    PolicyPrior,
+    RewardTerm,
+)
 from mppi_agent.planning.weights import (
     effective_sample_size,
     softmax_weights,
@@ -28,18 +39,33 @@ from mppi_agent.planning.weights import (
 __all__ = [
     "MPPI",
     "PRESETS",
+    "ActionRate",
     "ActionScaling",
     "BoxScaling",
     "CategoryScaling",
+    "ConstantPlan",
+    "Constraint",
+    "Demonstrations",
     "KnotBasis",
     "LeafValue",
+    "LostFuture",
     "MPPIConfig",
+    "Novelty",
+    "Objective",
+    "PolicyPrior",
+    "Proposer",
+    "RewardTerm",
+    "Term",
+    "Trajectories",
     "cubic_basis",
     "discounted_returns",
     "effective_sample_size",
     "linear_basis",
+    "load_preset",
     "noise_matrix",
+    "preset_line",
     "sample_noise",
+    "save_preset",
     "shift_nominal",
     "softmax_weights",
     "temperature_for_ess",

@@ -14,6 +14,7 @@ from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Rollout
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.noise import noise_matrix, sample_noise
+from mppi_agent.planning.objective import Objective, Scoring, Trajectories
 from mppi_agent.planning.samples import Samples
 from mppi_agent.planning.weights import (
     effective_sample_size,
@@ -51,6 +52,7 @@ class MPPI:
         config: MPPIConfig,
         dynamics: Dynamics,
         scaling: ActionScaling,
+        objective: Objective | None = None,
     ) -> None:
         """Bind the settings to a simulator.
 
@@ -58,10 +60,12 @@ class MPPI:
             config: Settings.
             dynamics: Simulates the samples; the caller closes it.
             scaling: What controls mean as actions of the env.
+            objective: What plans are ranked by; None: the env's own return.
         """
         self.config = config
         self._dynamics = dynamics
         self._scaling = scaling
+        self._objective = objective or Objective()
         self._noise_matrix = noise_matrix(
             config.horizon,
             config.knot_spacing,
@@ -76,23 +80,27 @@ class MPPI:
         rng: np.random.Generator,
         *,
         leaf_value: LeafValue | None = None,
+        previous_controls: np.ndarray | None = None,
     ) -> Plan:
         """Plan from S states at once.
 
-        Each iteration is one rollout call for all states, a last small one evaluates the final
-        means. The outcome depends on the arguments only; they are left as they were.
+        Each iteration is one rollout call for all states; a first one evaluates the proposals
+        where there are several, a last small one the final means. The outcome depends on the
+        arguments only; they are left as they were.
 
         Args:
             states: S start states.
             nominals: Proposed controls in [-1, 1] (clipped), shape (S, P, H, nu), 1 <= P <= K / 2.
-                Sampling starts around the first, the nominal; the others join the first
-                iteration's samples and count by their return alone.
+                They join the first iteration's samples and count by their score alone; sampling
+                starts around the best of them, so that a bad one costs no more than itself.
             rng: Source of the noise.
             leaf_value: Values the observation at the end of the horizon; does not count where the
                 episode terminated. None: 0.
+            previous_controls: What was done right before, for objectives that read it, shape
+                (S, nu); NaN where that is not known. None: not known of any state.
 
         Returns:
-            For each state the best plan whose return was measured, never worse than any proposal:
+            For each state the best plan that was measured, its score never below any proposal's:
             a mean, a proposal, or the best noisy sample where that is clearly better. A state all
             of whose samples diverged keeps its nominal, with return -inf.
 
@@ -104,31 +112,40 @@ class MPPI:
             cost; elites as in Pinneri et al. 2020, "Sample-efficient cross-entropy method"; noise
             that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
         """
-        mean, proposals = self._split(nominals, len(states))
-        elites = Samples.none_like(proposals)
+        proposals = self._validated(nominals, len(states))
+        mean, elites = proposals[:, 0], Samples.none_like(proposals)
         means: list[Samples] = []
         bests: list[Samples] = []
         diverged = np.zeros(len(states), dtype=int)
+        score = self._objective.scoring()
         sim_steps = 0
+        if proposals.shape[1] > 1:
+            elites, sim_steps = self._evaluate(
+                states, proposals, leaf_value, previous_controls, score
+            )
+            diverged += elites.diverged
+            means.append(elites)
+            mean = elites.best(1).controls[:, 0]
 
         for iteration in range(self.config.iterations):
             num_new = self.config.num_samples - elites.count
-            controls = self._sample(mean, proposals, num_new, iteration, rng)
-            evaluated, steps = self._evaluate(states, controls, leaf_value)
+            with_mean = iteration > 0 or not elites.count  # the best proposal is measured
+            controls = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
+            evaluated, steps = self._evaluate(
+                states, controls, leaf_value, previous_controls, score
+            )
             sim_steps += steps
             diverged += evaluated.diverged
-            # The mean comes first, at iteration 0 the nominal and the other proposals.
-            means.append(evaluated.first(1 + proposals.shape[1]))
+            means.append(evaluated.first(int(with_mean)))
 
             # The simulator is deterministic, so the elites' returns still hold.
             pool = Samples.join([evaluated, elites])
-            temperature, weights = self._weigh(pool.returns, iteration)
+            temperature, weights = self._weigh(pool.standing(), iteration)
             mean = pool.weighted_mean(weights)
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
-            proposals = proposals[:, :0]
 
-        final, steps = self._evaluate(states, mean[:, None], leaf_value)
+        final, steps = self._evaluate(states, mean[:, None], leaf_value, previous_controls, score)
         # The nominal stays first and the first wins ties: no change without a gain.
         controls, best_returns = self._choose(
             Samples.join([*means, final]).best(1), Samples.join(bests).best(1), pool
@@ -143,10 +160,12 @@ class MPPI:
             temperature=temperature,
             diverged=diverged + final.diverged,
             sim_steps=sim_steps + steps,
+            samples=pool.controls,
+            scores=pool.scores,
         )
 
-    def _split(self, nominals: np.ndarray, num_states: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nominal (S, H, nu) and the other proposals (S, P - 1, H, nu), clipped."""
+    def _validated(self, nominals: np.ndarray, num_states: int) -> np.ndarray:
+        """Return the nominals, clipped, (S, P, H, nu)."""
         horizon, most = self.config.horizon, self.config.num_samples // 2
         given = np.shape(nominals)
         if len(given) != 4 or given[0] != num_states or given[2] != horizon:
@@ -163,20 +182,20 @@ class MPPI:
             raise ValueError(
                 "nominals must be finite, got NaN or infinity; check the policy that proposed them"
             )
-        clipped = np.clip(np.asarray(nominals, dtype=np.float64), -1.0, 1.0)
-        return clipped[:, 0], clipped[:, 1:]
+        return np.clip(np.asarray(nominals, dtype=np.float64), -1.0, 1.0)
 
     def _sample(
         self,
         mean: np.ndarray,
-        proposals: np.ndarray,
         num_new: int,
         iteration: int,
         rng: np.random.Generator,
+        *,
+        with_mean: bool,
     ) -> np.ndarray:
-        """Return the mean, the proposals and noisy copies of the mean, (S, num_new, H, nu)."""
+        """Return noisy copies of the mean, itself before them if asked for, (S, num_new, H, nu)."""
         config = self.config
-        num_noisy = num_new - 1 - proposals.shape[1]
+        num_noisy = num_new - with_mean
         noise = sample_noise(
             self._noise_matrix,
             (mean.shape[0], num_noisy, mean.shape[2]),
@@ -187,22 +206,39 @@ class MPPI:
         noise *= config.noise_std * config.noise_decay**iteration
         noise += mean[:, None]
         noisy = self._scaling.snap(noise)
-        return np.concatenate([mean[:, None], proposals, noisy], axis=1)
+        return np.concatenate([mean[:, None], noisy], axis=1) if with_mean else noisy
 
     def _evaluate(
-        self, states: Sequence[EnvState], controls: np.ndarray, leaf_value: LeafValue | None
+        self,
+        states: Sequence[EnvState],
+        controls: np.ndarray,
+        leaf_value: LeafValue | None,
+        previous_controls: np.ndarray | None,
+        score: Scoring,
     ) -> tuple[Samples, int]:
         """Roll out controls (S, K, H, nu) in one call; return them measured and the env steps."""
-        rollout = self._dynamics.rollout(states, self._scaling.to_env(controls))
-        if leaf_value is None:
-            returns = discounted_returns(rollout, self.config.discount)
+        actions = self._scaling.to_env(controls)
+        if self._objective.reads_observations:
+            rollout = self._dynamics.rollout(states, actions, keep_observations=True)
         else:
-            values = _leaf_values(rollout, leaf_value)
-            returns = discounted_returns(rollout, leaf_value.discount, values)
-        return Samples(controls, returns), rollout.sim_steps
+            rollout = self._dynamics.rollout(states, actions)
+        values = None if leaf_value is None else _leaf_values(rollout, leaf_value)
+        discount = self.config.discount if leaf_value is None else leaf_value.discount
+        returns = discounted_returns(rollout, discount, values)
+        trajectories = Trajectories(
+            starts=states,
+            controls=controls,
+            actions=actions,
+            rollout=rollout,
+            returns=returns,
+            discount=discount,
+            has_leaf_value=leaf_value is not None,
+            previous_controls=previous_controls,
+        )
+        return Samples(controls, returns, *score(trajectories)), rollout.sim_steps
 
     def _weigh(self, returns: np.ndarray, iteration: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the temperature (S,) and the weights (S, K) of a pool of samples."""
+        """Return the temperature (S,) and the weights (S, K) of what samples are ranked by."""
         # Where all samples diverged, all weight goes to sample 0, so that the mean stays.
         hopeless = np.isneginf(returns).all(axis=1)
         returns = returns.copy()
@@ -223,9 +259,14 @@ class MPPI:
 
         Means and proposals are deliberate; a noisy sample must beat them by more than the slack.
         """
+        # In returns: prices of terms, as for an end of the episode, would make the slack huge.
         lead = sample.returns[:, 0] - last_pool.median_return()
         slack = self.config.mean_preference * np.maximum(lead, 0.0)
-        is_mean = mean.returns[:, 0] >= sample.returns[:, 0] - slack
+        is_mean = np.where(
+            mean.violations == sample.violations,
+            mean.scores >= sample.scores - slack[:, None],
+            mean.violations < sample.violations,
+        )[:, 0]
         controls = np.where(is_mean[:, None, None], mean.controls[:, 0], sample.controls[:, 0])
         return controls, np.where(is_mean, mean.returns[:, 0], sample.returns[:, 0])
 

@@ -1,4 +1,4 @@
-"""Sampled controls with their measured returns, and what is read off them."""
+"""Sampled controls with their measured returns and scores, and what is read off them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ class Samples:
 
     Attributes:
         controls: Normalised, shape (S, K, H, nu).
-        returns: Shape (S, K); -inf if the simulation diverged.
+        returns: The env's own, shape (S, K); -inf if the simulation diverged.
+        scores: What samples are ranked by, shape (S, K); -inf if the simulation diverged.
+        violations: Of what comes before any score, shape (S, K), >= 0; inf if it diverged.
     """
 
     controls: np.ndarray
     returns: np.ndarray
+    scores: np.ndarray
+    violations: np.ndarray
 
     @classmethod
     def none_like(cls, controls: np.ndarray) -> Samples:
         """Return no samples (K = 0) for controls of shape (S, any, H, nu)."""
-        return cls(controls[:, :0], np.empty((controls.shape[0], 0)))
+        none = np.empty((controls.shape[0], 0))
+        return cls(controls[:, :0], none, none, none)
 
     @classmethod
     def join(cls, parts: Sequence[Samples]) -> Samples:
@@ -33,6 +38,8 @@ class Samples:
         return cls(
             np.concatenate([part.controls for part in parts], axis=1),
             np.concatenate([part.returns for part in parts], axis=1),
+            np.concatenate([part.scores for part in parts], axis=1),
+            np.concatenate([part.violations for part in parts], axis=1),
         )
 
     @property
@@ -47,15 +54,21 @@ class Samples:
 
     def first(self, count: int) -> Samples:
         """Return the first `count` samples of each state."""
-        return Samples(self.controls[:, :count], self.returns[:, :count])
+        return self._take(np.broadcast_to(np.arange(count), (len(self.returns), count)))
 
     def best(self, count: int) -> Samples:
-        """Return the `count` samples of highest return, best first; ties keep their order."""
-        order = np.argsort(-self.returns, axis=1, kind="stable")[:, :count]
-        return Samples(
-            np.take_along_axis(self.controls, order[:, :, None, None], axis=1),
-            np.take_along_axis(self.returns, order, axis=1),
-        )
+        """Return the `count` samples that rank highest, best first; ties keep their order."""
+        return self._take(np.lexsort((-self.scores, self.violations), axis=1)[:, :count])
+
+    def standing(self) -> np.ndarray:
+        """Return by how much samples count for the weights, shape (S, K).
+
+        The score where nothing is violated and -inf elsewhere; where a state has no such sample,
+        minus the violation.
+        """
+        is_sound = self.violations == 0
+        has_sound = is_sound.any(axis=1, keepdims=True)
+        return np.where(has_sound, np.where(is_sound, self.scores, -np.inf), -self.violations)
 
     def weighted_mean(self, weights: np.ndarray) -> np.ndarray:
         """Average the controls.
@@ -81,3 +94,12 @@ class Samples:
         middle = np.maximum(alive - 1, 0) // 2
         median = np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]
         return np.where(alive > 0, median, 0.0)
+
+    def _take(self, index: np.ndarray) -> Samples:
+        """Return the samples `index`, shape (S, any), of each state."""
+        return Samples(
+            np.take_along_axis(self.controls, index[:, :, None, None], axis=1),
+            np.take_along_axis(self.returns, index, axis=1),
+            np.take_along_axis(self.scores, index, axis=1),
+            np.take_along_axis(self.violations, index, axis=1),
+        )

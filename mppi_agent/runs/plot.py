@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mppi_agent.intervals import CONFIDENCE
-from mppi_agent.media import blank_figure, tidy_axes
+from mppi_agent.media import new_figure, tidy_axes
 from mppi_agent.runs.curves import Curve, Line
 
 __all__ = ["draw_curves"]
@@ -32,7 +32,7 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, x: str = "steps") -> Non
     """
     if x not in ("steps", "minutes"):
         raise ValueError(f"x must be steps or minutes, got {x!r}")
-    figure = blank_figure(8.4, 7.2)
+    figure = new_figure((8.4, 7.2))
     panels = figure.subplot_mosaic(
         [["returns", "returns"], ["gap", "phases"]], height_ratios=[3, 2], width_ratios=[1, 1]
     )

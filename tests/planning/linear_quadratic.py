@@ -40,6 +40,7 @@ class LinearQuadratic:
         lengths = np.full((num_states, num_samples), horizon)
         terminated = np.zeros((num_states, num_samples), dtype=bool)
         diverged = np.zeros((num_states, num_samples), dtype=bool)
+        seen = []
         for h in range(horizon):
             u = actions[:, :, h]
             x = x @ self.a.T + u @ self.b.T
@@ -51,6 +52,7 @@ class LinearQuadratic:
             lengths[ends] = h + 1
             terminated |= ends
             diverged |= np.abs(x[..., 0]) > self.diverge_at
+            seen.append(x)
         rewards[diverged] = np.nan
         return RolloutBatch(
             rewards=rewards,
@@ -59,6 +61,7 @@ class LinearQuadratic:
             lengths=lengths,
             final_observations=x,
             sim_steps=int(lengths.sum()),
+            observations=np.stack(seen, axis=2) if keep_observations else None,
         )
 
     def optimum(self, start, horizon):

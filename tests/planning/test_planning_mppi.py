@@ -104,15 +104,42 @@ def test_each_iteration_is_one_call_and_the_final_mean_is_evaluated():
 
 def test_the_nominal_is_the_first_sample_and_later_means_are():
     dynamics = double_integrator()
-    nominals = np.full((2, 2, 10, 1), 0.1)
-    nominals[:, 1] = -0.3
+    nominals = np.full((2, 1, 10, 1), 0.1)
     plan(dynamics, nominals=nominals, iterations=2, temperature=1e9, antithetic=True)
     first, second, final = dynamics.calls
     np.testing.assert_array_equal(first[:, 0], nominals[:, 0])
-    np.testing.assert_array_equal(first[:, 1], nominals[:, 1])
     # An endless temperature weighs alike, so the next mean is the plain mean of the samples.
     np.testing.assert_allclose(second[:, 0], first.mean(axis=1), atol=1e-6)
     assert final.shape == (2, 1, 10, 1)
+
+
+def test_several_proposals_are_samples_and_sampling_starts_around_the_best():
+    dynamics = double_integrator()
+    optimal = np.stack([dynamics.optimum(start, 10)[0] for start in STARTS])
+    nominals = np.stack([np.ones_like(optimal), optimal, -np.ones_like(optimal)], axis=1)
+    found = plan(dynamics, nominals=nominals, iterations=2, temperature=1e9, elites=2)
+    proposed, first, second, final = dynamics.calls
+    np.testing.assert_array_equal(proposed, nominals)
+    assert [call.shape[1] for call in (first, second, final)] == [13, 14, 1]
+    # Mirrored noise cancels, but for one sample left over and clipping at +-1.
+    np.testing.assert_allclose(first[:, :12].mean(axis=1), optimal, atol=0.15)
+    everything = np.concatenate([proposed, first], axis=1)
+    np.testing.assert_allclose(second[:, 0], everything.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.nominal_returns, measure(dynamics, STARTS, nominals[:, 0]))
+
+
+def test_a_bad_leading_proposal_costs_no_more_than_itself():
+    def gap(nominals):
+        best = [dynamics.optimum(start, 10)[1] for start in STARTS]
+        found = [plan(dynamics, nominals=nominals, seed=seed).best_returns for seed in range(20)]
+        return np.mean(np.array(best) - found)
+
+    dynamics = double_integrator()
+    good = 0.7 * np.stack([dynamics.optimum(start, 10)[0] for start in STARTS])
+    bad = np.where(np.arange(10) % 2 == 0, 1.0, -1.0)[None, :, None] * np.ones_like(good)
+    alone, poisoned = gap(good[:, None]), gap(np.stack([bad, good], axis=1))
+    assert poisoned < 1.5 * alone  # started around the bad one: 10 times and more
+    assert gap(bad[:, None]) > 3 * alone
 
 
 def test_noise_shrinks_from_one_iteration_to_the_next():

@@ -1,0 +1,68 @@
+"""Fitting the planner to a time: closed forms of what a plan costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mppi_agent.budget import PlanCost, fit_to_budget, measure_plan
+from mppi_agent.expert import MPPIAgent
+from mppi_agent.planning import MPPIConfig
+
+CONFIG = MPPIConfig(num_samples=64, horizon=20, iterations=2, elites=4)
+
+
+def machine(ms_per_step: float, overhead_ms: float = 0.0):
+    """Return what measures plans on a machine of known speed, and the settings it was asked for."""
+    asked = []
+
+    def measure(config: MPPIConfig) -> PlanCost:
+        asked.append(config)
+        steps = config.steps_per_plan
+        return PlanCost(overhead_ms + ms_per_step * steps, steps)
+
+    return measure, asked
+
+
+@pytest.mark.parametrize("overhead_ms", [0.0, 5.0])
+@pytest.mark.parametrize("budget_ms", [20.0, 50.0, 500.0])
+def test_the_budget_is_used_and_kept(budget_ms, overhead_ms):
+    measure, _ = machine(0.02, overhead_ms)
+    fitted = fit_to_budget(CONFIG, budget_ms, measure)
+    assert 0.85 * budget_ms < measure(fitted).milliseconds <= budget_ms
+    assert fitted.horizon == CONFIG.horizon
+
+
+def test_a_budget_for_fewer_than_a_few_samples_shortens_the_horizon():
+    measure, _ = machine(0.1)
+    fitted = fit_to_budget(CONFIG, 10.0, measure)
+    assert fitted.horizon < 20 and fitted.num_samples >= 8
+    assert measure(fitted).milliseconds <= 10.0
+
+
+def test_it_measures_again_because_large_batches_are_faster():
+    def measure(config: MPPIConfig) -> PlanCost:
+        steps = config.steps_per_plan
+        return PlanCost(20 + 0.001 * steps, steps)
+
+    fitted = fit_to_budget(CONFIG, 50.0, measure)
+    assert 40.0 < measure(fitted).milliseconds <= 50.0
+
+
+@pytest.mark.parametrize("budget_ms", [0.0, -1.0, float("nan")])
+def test_a_budget_that_is_none_is_refused(budget_ms):
+    with pytest.raises(ValueError, match="budget_ms must be > 0 and finite"):
+        fit_to_budget(CONFIG, budget_ms, machine(1.0)[0])
+
+
+def test_a_budget_too_small_for_any_plan_says_so():
+    with pytest.raises(ValueError, match=r"budget_ms=1.0 allows .* raise the budget"):
+        fit_to_budget(CONFIG, 1.0, machine(1.0)[0])
+
+
+def test_plans_are_measured_from_the_state_that_the_env_is_in():
+    expert = MPPIAgent("Pendulum-v1", CONFIG)
+    expert.env.reset(seed=0)
+    before = expert.env.snapshot()
+    cost = measure_plan(lambda config: MPPIAgent(expert.env, config))(CONFIG)
+    assert cost.sim_steps == CONFIG.steps_per_plan and cost.milliseconds > 0
+    assert (expert.env.snapshot().physics == before.physics).all()
