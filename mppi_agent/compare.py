@@ -9,15 +9,10 @@ slow, so the two rows that plan while they act get fewer episodes, on the first 
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mppi_agent.env_ids import make_env
 from mppi_agent.evaluation import (
@@ -29,6 +24,7 @@ from mppi_agent.evaluation import (
 )
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps import MPPIGPS
+from mppi_agent.machine import describe_machine
 from mppi_agent.media import MediaError, draw_learning_curves, record_video
 from mppi_agent.progress import Progress
 from mppi_agent.training import ALGOS, TrainingRun, learning_curve, train_for
@@ -111,7 +107,7 @@ class Comparison:
             },
             "files": self.files,
             "notes": self.notes,
-            "machine": _machine(),
+            "machine": describe_machine(),
         }
 
 
@@ -155,16 +151,7 @@ def compare(
         ValueError: If an argument is out of range, before anything is trained.
     """
     make_env(env_id).close()
-    unknown = [algo for algo in algos if algo not in ALGOS]
-    if unknown or not algos:
-        raise ValueError(f"algos must be some of {', '.join(ALGOS)}; got {list(algos)}")
-    if not minutes > 0:
-        raise ValueError(f"minutes must be > 0, got {minutes}")
-    if min(expert_episodes, curve_points) < 0 or curve_episodes < 1:
-        raise ValueError(
-            "expert_episodes and curve_points must be >= 0 and curve_episodes > 0, "
-            f"got {expert_episodes}, {curve_points} and {curve_episodes}"
-        )
+    _check_arguments(algos, minutes, expert_episodes, curve_points, curve_episodes)
     seeds = held_out_seeds(episodes)
     out_dir.mkdir(parents=True, exist_ok=True)
     result = Comparison(env_id=env_id, minutes=minutes, seed=seed)
@@ -204,14 +191,40 @@ def compare(
         report(f"running the expert for {expert_episodes} episodes")
         expert_seeds = held_out_seeds(expert_episodes)
         _add_planners(result, student, expert_seeds, seed=seed, show_progress=show_progress)
-    if curve_points:
+    _write_files(result, student, out_dir, video_seconds)
+    return result
+
+
+def _check_arguments(
+    algos: Sequence[str],
+    minutes: float,
+    expert_episodes: int,
+    curve_points: int,
+    curve_episodes: int,
+) -> None:
+    unknown = [algo for algo in algos if algo not in ALGOS]
+    if unknown or not algos:
+        raise ValueError(f"algos must be some of {', '.join(ALGOS)}; got {list(algos)}")
+    if not minutes > 0:
+        raise ValueError(f"minutes must be > 0, got {minutes}")
+    if min(expert_episodes, curve_points) < 0 or curve_episodes < 1:
+        raise ValueError(
+            "expert_episodes and curve_points must be >= 0 and curve_episodes > 0, "
+            f"got {expert_episodes}, {curve_points} and {curve_episodes}"
+        )
+
+
+def _write_files(
+    result: Comparison, student: MPPIGPS | None, out_dir: Path, video_seconds: float
+) -> None:
+    """Write picture, video and results, as far as there are any."""
+    if result.curves:
         _draw(result, out_dir / "learning_curve.png")
     if student is not None and video_seconds:
         _record(result, student, out_dir / "policy.mp4", video_seconds)
     path = out_dir / "results.json"
     result.files["results"] = str(path)
     path.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
-    return result
 
 
 def _add_policy(result: Comparison, run: TrainingRun, label: str, seeds: Sequence[int]) -> None:
@@ -323,18 +336,4 @@ def _row_as_dict(row: Row) -> dict[str, Any]:
         "training_seconds": row.training_seconds,
         **row.evaluation.as_dict(),
         "sim_steps": row.sim_steps,
-    }
-
-
-def _machine() -> Mapping[str, Any]:
-    """Return what a figure depends on besides the code."""
-    packages = ("gymnasium", "mujoco", "numpy", "stable-baselines3", "torch")
-    return {
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
     }

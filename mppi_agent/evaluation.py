@@ -143,7 +143,13 @@ def held_out_seeds(num: int, first: int = 10_000) -> tuple[int, ...]:
     return tuple(range(first, first + num))
 
 
-def evaluate_policy(policy: PolicyLike, env_id: str, seeds: Sequence[int]) -> Evaluation:
+def evaluate_policy(
+    policy: PolicyLike,
+    env_id: str,
+    seeds: Sequence[int],
+    *,
+    on_episode: Callable[[], None] | None = None,
+) -> Evaluation:
     """Run one episode of the deterministic policy from each seed.
 
     Episodes advance side by side, so that one call of the policy serves many of them.
@@ -152,6 +158,7 @@ def evaluate_policy(policy: PolicyLike, env_id: str, seeds: Sequence[int]) -> Ev
         policy: Anything with the `predict` of Stable-Baselines3.
         env_id: Made anew with `gym.make`, time limit included.
         seeds: One reset seed per episode.
+        on_episode: Called after every episode, for a progress bar.
 
     Returns:
         The outcome, in the order of `seeds`.
@@ -160,7 +167,7 @@ def evaluate_policy(policy: PolicyLike, env_id: str, seeds: Sequence[int]) -> Ev
     envs = [gym.make(env_id) for _ in range(min(_ENVS_AT_ONCE, len(seeds)))]
     try:
         parts = [
-            _run_side_by_side(policy, envs, seeds[first : first + len(envs)])
+            _run_side_by_side(policy, envs, seeds[first : first + len(envs)], on_episode)
             for first in range(0, len(seeds), len(envs))
         ]
     finally:
@@ -180,6 +187,7 @@ def evaluate_expert(
     *,
     max_steps: int | None = None,
     on_step: Callable[[], None] | None = None,
+    on_episode: Callable[[], None] | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> Evaluation:
     """Run one episode of an expert from each seed, in the env that it owns.
@@ -189,6 +197,7 @@ def evaluate_expert(
         seeds: One reset seed per episode.
         max_steps: Cut each episode here; None runs it to its end.
         on_step: Called after every step, for a progress bar.
+        on_episode: Called after every episode, likewise.
         watchers: See every plan and every reward.
 
     Returns:
@@ -219,6 +228,8 @@ def evaluate_expert(
                 watcher.stepped(float(reward))
             if on_step is not None:
                 on_step()
+        if on_episode is not None:
+            on_episode()
     return Evaluation(
         seeds=tuple(seeds),
         returns=returns,
@@ -230,7 +241,10 @@ def evaluate_expert(
 
 
 def _run_side_by_side(
-    policy: PolicyLike, envs: Sequence[gym.Env], seeds: Sequence[int]
+    policy: PolicyLike,
+    envs: Sequence[gym.Env],
+    seeds: Sequence[int],
+    on_episode: Callable[[], None] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return returns and lengths of one episode per seed, shape (len(seeds),) each."""
     observations = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=False)]
@@ -247,6 +261,8 @@ def _run_side_by_side(
             returns[index] += float(reward)
             lengths[index] += 1
             is_running[index] = not (terminated or truncated)
+            if on_episode is not None and not is_running[index]:
+                on_episode()
     return returns, lengths
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "record_episode",
     "record_video",
     "render_frame",
+    "tidy_axes",
 ]
 
 RENDER_HINT = (
@@ -73,8 +74,7 @@ def draw_learning_curves(
     axes.set_ylabel("mean return of the deterministic policy")
     axes.set_title(title)
     axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy_axes(axes)
     axes.legend(frameon=False)
     figure.savefig(path)
 
@@ -96,6 +96,13 @@ def new_figure(inches: tuple[float, float]) -> Any:
     figure = Figure(figsize=inches, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def tidy_axes(axes: Any) -> None:
+    """Give axes the look of all our pictures."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def record_video(

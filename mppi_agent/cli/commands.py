@@ -20,7 +20,7 @@ def add_command(
     examples: Sequence[str],
     *,
     seed_help: str = "default: 0",
-    default_seed: int = 0,
+    default_seed: int | None = 0,
 ) -> argparse.ArgumentParser:
     """Add a command with what all of them share."""
     command: argparse.ArgumentParser = commands.add_parser(
@@ -30,16 +30,16 @@ def add_command(
         epilog="examples:\n" + "\n".join(f"  mppi-agent {line}" for line in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, env=None)
     command.add_argument("--seed", type=int, default=default_seed, help=seed_help)
     command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return command
 
 
-def add_device(command: argparse.ArgumentParser) -> None:
+def add_device(command: argparse.ArgumentParser, default: str | None = "auto") -> None:
     """Add `--device`."""
-    command.add_argument("--device", default="auto", help="of torch: auto, cpu, cuda")
+    command.add_argument("--device", default=default, help="of torch: auto (default), cpu, cuda")
 
 
 def print_result(options: argparse.Namespace, result: Any, text: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import kendalltau, spearmanr
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics.mujoco_batch import MujocoBatchDynamics
@@ -98,9 +99,7 @@ def measure_fidelity(
 
     Raises:
         ValueError: If the env has no coarse model, or a number is out of range.
-        ImportError: If scipy is missing.
     """
-    _correlations()
     for name, value, least in (
         ("num_states", num_states, 2),
         ("num_samples", num_samples, 2),
@@ -137,16 +136,6 @@ def measure_fidelity(
         diverged=float(searched.diverged.mean()),
         speed_up=float(np.median(seconds[1:, 0] / seconds[1:, 1])),
     )
-
-
-def _correlations() -> tuple[Any, Any]:
-    try:
-        from scipy.stats import kendalltau, spearmanr
-    except ImportError as error:
-        raise ImportError(
-            "rank correlations need scipy; install the extra: pip install 'mppi-agent[bench]'"
-        ) from error
-    return kendalltau, spearmanr
 
 
 def _start_states(dynamics: Dynamics, num: int, rng: np.random.Generator) -> list[EnvState]:
@@ -188,7 +177,6 @@ def _compare(true: np.ndarray, coarse: np.ndarray) -> dict[str, float]:
     Where all returns are equal on one side there is no order: its correlation is 1 if they are
     equal on the other side as well, else 0.
     """
-    kendalltau, spearmanr = _correlations()
     rows: list[Sequence[float]] = []
     for ours, theirs in zip(true, coarse, strict=True):
         flat = [np.ptp(np.nan_to_num(values)) == 0 for values in (ours, theirs)]

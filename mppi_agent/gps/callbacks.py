@@ -59,21 +59,23 @@ class WallClockBudget(BaseCallback):
     Args:
         seconds: From `on_training_start` on, > 0; overrun by at most one round.
         verbose: As in SB3.
+        spent: Seconds of these that are used up already, by set-up or an earlier session.
 
     Raises:
         ValueError: If `seconds` is not positive.
     """
 
-    def __init__(self, seconds: float, verbose: int = 0) -> None:
+    def __init__(self, seconds: float, verbose: int = 0, spent: float = 0.0) -> None:
         super().__init__(verbose)
         if not seconds > 0:
             raise ValueError(f"seconds must be > 0, got {seconds}")
         self.seconds = seconds
+        self.spent = spent
         self._started = 0.0
 
     def used(self) -> float:
         """Return the share of the budget that is used; above 1 once it is over."""
-        return (time.perf_counter() - self._started) / self.seconds
+        return (self.spent + time.perf_counter() - self._started) / self.seconds
 
     def _on_training_start(self) -> None:
         self._started = time.perf_counter()

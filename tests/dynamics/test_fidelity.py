@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from rollout_cases import make
 from mppi_agent.cli import main
 from mppi_agent.dynamics import fidelity
 from mppi_agent.dynamics.fidelity import measure_fidelity
-
-pytest.importorskip("scipy", reason="needs mppi-agent[bench]")
 
 SMALL = {"num_states": 4, "num_samples": 16, "horizon": 8, "num_threads": 1, "repeats": 1}
 
@@ -68,9 +65,3 @@ def test_the_command_reports_each_number_of_substeps(capsys):
     assert all(-1 <= report["spearman"] <= 1 and report["speed_up"] > 0 for report in reports)
     assert main(arguments) == 0
     assert "1 of 2 substeps" in capsys.readouterr().out
-
-
-def test_without_scipy_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(ImportError, match=r"pip install 'mppi-agent\[bench\]'"):
-        measure_fidelity(make("HalfCheetah-v5"), 2)

@@ -260,6 +260,7 @@ def test_a_crash_during_a_save_leaves_the_older_file_whole(tmp_path, monkeypatch
         with pytest.raises(OSError, match="no space left"):
             save(tmp_path / "model.zip")
         assert (tmp_path / "model.zip").read_bytes() == before
+        assert [file.name for file in tmp_path.iterdir()] == ["model.zip"]
 
 
 def test_a_damaged_file_is_refused(tmp_path):
