@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from mppi_agent.gps.dataset import LabelBatch, LabelDataset
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import LabelReport
+from mppi_agent.gps.policies import update_normalizers
 from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.schedules import Gap, StepBudget
+from mppi_agent.interfaces import EnvState
 from mppi_agent.planning import LeafValue
 
 __all__ = ["Guidance", "GuidanceConfig"]
@@ -104,6 +106,37 @@ class Guidance:
         untrained = engine.probe(policy)
         self._last_probe = untrained.mean
         return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(len(states))}
+
+    def imitate(
+        self,
+        engine: Engine,
+        policy: ActorCriticPolicy,
+        optimizer: th.optim.Optimizer,
+        dataset: LabelDataset,
+        *,
+        labels: LabelBatch,
+        states: Sequence[EnvState],
+        num_steps: int,
+    ) -> int:
+        """Regress on somebody else's labels and keep them, and their states, beside the planner's.
+
+        Returns:
+            Env steps simulated.
+        """
+        engine.archive.add_expert(states)
+        dataset.add(labels, self.round_number)
+        before = engine.probe(policy)
+        # They show states that the student shall visit, so they count as samples do.
+        update_normalizers(policy, labels.observations)
+
+        def draw(num: int) -> LabelBatch:
+            return labels.select(self._rng.integers(len(labels), size=num))
+
+        self._regression.fit(policy, optimizer, draw, num_steps)
+        after = engine.probe(policy)
+        self._is_paying = after.mean > before.mean
+        self._last_probe = after.mean
+        return before.sim_steps + after.sim_steps
 
     def earn(self, sim_steps: int) -> None:
         """Grant plans their share beside `sim_steps` of samples."""

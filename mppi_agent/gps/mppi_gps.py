@@ -7,7 +7,8 @@ where it measurably beats the student (label), and the best policy so far is kep
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch as th
@@ -15,7 +16,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
+from mppi_agent.demonstrations import Demonstration, check_demonstrations
+from mppi_agent.expert import Policy
 from mppi_agent.gps.algorithm import GuidedAlgorithm
+from mppi_agent.gps.demonstrations import demonstrated_labels
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.guidance import Guidance, GuidanceConfig
 from mppi_agent.gps.improvement import PolicyLoss, TrustRegionUpdate, UpdateConfig
@@ -30,6 +34,7 @@ from mppi_agent.gps.policies import (
     update_normalizers,
 )
 from mppi_agent.gps.sampler import SampleBatch
+from mppi_agent.gps.schedules import one_thread
 from mppi_agent.gps.settings import check_settings, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
@@ -79,6 +84,8 @@ class MPPIGPS(GuidedAlgorithm):
         substeps: Of the coarse model that sampling begins on; 0: true model throughout.
         planner: Settings of the expert; None: the env's preset.
         dynamics: Simulates; None: the fastest exact backend.
+        expert_policy: Proposes plans to the expert, closed loop: any SB3 model, or whatever has its
+            `predict`. The student learns from it where its plans beat the student. Not saved.
         policy_loss: How samples pull on the policy; None: `clipped_loss(clip_range)`. The pure
             path-integral weights are `path_integral_loss(ess_fraction)`.
         tensorboard_log: As in SB3.
@@ -134,6 +141,7 @@ class MPPIGPS(GuidedAlgorithm):
         substeps: int | None = None,
         planner: MPPIConfig | None = None,
         dynamics: Dynamics | None = None,
+        expert_policy: Policy | None = None,
         policy_loss: PolicyLoss | None = None,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -179,6 +187,7 @@ class MPPIGPS(GuidedAlgorithm):
         self.substeps: int = substeps  # type: ignore[assignment]
         self.planner = planner
         self.dynamics = dynamics
+        self.expert_policy = expert_policy
         self.policy_loss = policy_loss
         if _init_setup_model:
             self._setup_model()
@@ -246,7 +255,41 @@ class MPPIGPS(GuidedAlgorithm):
             num_simulations=self.num_simulations,
             num_eval_episodes=self.eval_episodes,
             seed=self._engine_seed,
+            expert_policy=self.expert_policy,
         )
+
+    def learn_from(
+        self, demonstrations: Sequence[Demonstration], gradient_steps: int = 2000
+    ) -> Self:
+        """Learn from episodes that somebody else acted in; then `learn` goes on from there.
+
+        The policy regresses on their actions. Their steps stay among the labels, beside the
+        planner's. Simulations may start from the states on the way of episodes that have a seed.
+
+        Args:
+            demonstrations: Of the env that this model learns in; rewards are not needed.
+            gradient_steps: Of 256 labels each.
+
+        Returns:
+            This model.
+
+        Raises:
+            ValueError: If the model has no env, or demonstrations come from another one.
+        """
+        engine = self._go_on_without_steps()
+        check_demonstrations(demonstrations, engine.dynamics.observation_space, self.action_space)
+        with one_thread():
+            self.num_sim_steps += self._guidance.imitate(
+                engine,
+                self._plain_policy,
+                self.label_optimizer,
+                self.replay_buffer,
+                labels=demonstrated_labels(demonstrations, engine.view),
+                states=engine.demonstrated_states(demonstrations),
+                num_steps=gradient_steps,
+            )
+            self.num_sim_steps += self._monitor.offer(engine, self._plain_policy).sim_steps
+        return self
 
     def prepare(self, engine: Engine) -> None:
         """Archive the expert's first episodes; they are the first labels, too."""

@@ -8,10 +8,10 @@ from dataclasses import fields
 import gymnasium as gym
 import numpy as np
 import pytest
+from mppi_envs.demonstrations import Demonstration, load_npz, record, save_minari, save_npz
 
 from mppi_agent import MPPIAgent, MPPIConfig
 from mppi_envs.controllers import CartPoleController, DoublePendulumController, lqr_gain
-from mppi_envs.demonstrations import Demonstration, load_npz, record, save_minari, save_npz
 
 CART_POLE = "mppi_envs/CartPoleSwingUp-v0"
 
