@@ -118,7 +118,11 @@ def to_imitation(demonstrations: Sequence[Demonstration]) -> list[Any]:
 
 
 def from_imitation(trajectories: Iterable[Any]) -> list[Demonstration]:
-    """Return demonstrations from `imitation` trajectories, with or without rewards."""
+    """Return demonstrations from `imitation` trajectories, with or without rewards.
+
+    Without infos, which `imitation.data.rollout` leaves out unless told `exclude_infos=False`, an
+    episode that a time limit ended cannot be told from one that the env ended: it counts as such.
+    """
     demonstrations = []
     for trajectory in trajectories:
         last = {} if trajectory.infos is None else trajectory.infos[-1]

@@ -23,6 +23,7 @@ __all__ = ["Guidance", "GuidanceConfig"]
 
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
 _MOST_PATIENCE = 16
+_NOISE_LABELS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class Guidance:
         labels: LabelBatch,
         states: Sequence[EnvState],
         num_steps: int,
+        min_std: float,
     ) -> int:
         """Regress on somebody else's labels and keep them, and their states, beside the planner's.
 
@@ -133,6 +135,7 @@ class Guidance:
             return labels.select(self._rng.integers(len(labels), size=num))
 
         self._regression.fit(policy, optimizer, draw, num_steps)
+        self._regression.match_noise(policy, draw(_NOISE_LABELS), min_std)
         after = engine.probe(policy)
         self._is_paying = after.mean > before.mean
         self._last_probe = after.mean

@@ -263,8 +263,9 @@ class MPPIGPS(GuidedAlgorithm):
     ) -> Self:
         """Learn from episodes that somebody else acted in; then `learn` goes on from there.
 
-        The policy regresses on their actions. Their steps stay among the labels, beside the
-        planner's. Simulations may start from the states on the way of episodes that have a seed.
+        The policy regresses on their actions, and its noise falls to what that leaves of them.
+        Their steps stay among the labels, beside the planner's. Simulations may start from the
+        states on the way of episodes that have a seed.
 
         Args:
             demonstrations: Of the env that this model learns in; rewards are not needed.
@@ -287,6 +288,7 @@ class MPPIGPS(GuidedAlgorithm):
                 labels=demonstrated_labels(demonstrations, engine.view),
                 states=engine.demonstrated_states(demonstrations),
                 num_steps=gradient_steps,
+                min_std=self.min_std,
             )
             self.num_sim_steps += self._monitor.offer(engine, self._plain_policy).sim_steps
         return self

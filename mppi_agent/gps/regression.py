@@ -69,6 +69,28 @@ class LabelRegression:
         policy.set_training_mode(False)
         return total / max(num_steps, 1)
 
+    @th.no_grad()
+    def match_noise(self, policy: ActorCriticPolicy, labels: LabelBatch, min_std: float) -> None:
+        """Lower a Gaussian policy's noise to how far labels scatter around it.
+
+        That is the noise under which they are most likely. With more of it a policy that was just
+        copied meets nothing of what made its teacher succeed, and unlearns the rest.
+
+        Args:
+            policy: Changed in place.
+            labels: What it regressed on.
+            min_std: Half-range units; no less noise than this.
+        """
+        if not isinstance(policy.action_dist, DiagGaussianDistribution):
+            return
+        assert isinstance(policy.log_std, th.nn.Parameter)
+        actions = normalised_actions(policy, labels.actions)
+        with normalised_units(policy, 0.0, 1.0):
+            distribution: Any = policy.get_distribution(as_tensors(policy, labels.observations))
+            errors = distribution.distribution.mean - actions
+            scatter = errors.square().mean(dim=0).sqrt().clamp(min=min_std)
+            policy.log_std.copy_(th.minimum(policy.log_std, scatter.log()))
+
     def _loss(self, policy: ActorCriticPolicy, labels: LabelBatch) -> th.Tensor:
         distribution: Any = policy.get_distribution(as_tensors(policy, labels.observations))
         weights = th.as_tensor(labels.weights, dtype=th.float32, device=policy.device)
