@@ -128,6 +128,7 @@ def test_imports_stay_within_the_table(file):
         "mppi_agent.cloning",
         "mppi_agent.dynamics",
         "mppi_agent.expert",
+        "mppi_agent.demonstrations",
         "mppi_agent.cli",
     ],
 )

@@ -57,6 +57,11 @@ class LabelDataset:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def capacity(self) -> int:
+        """Return how many labels are kept before the oldest go."""
+        return self._capacity
+
     def add(self, labels: LabelBatch, round_number: int) -> None:
         """Add the labels of a round."""
         if len(labels) == 0:

@@ -126,7 +126,9 @@ class Guidance:
             Env steps simulated.
         """
         engine.archive.add_expert(states)
-        dataset.add(labels, self.round_number)
+        num_kept = min(len(labels), dataset.capacity // 2)  # evenly, and with room for more
+        kept = np.linspace(0, len(labels) - 1, num_kept, dtype=int)
+        dataset.add(labels.select(kept), self.round_number)
         before = engine.probe(policy)
         # They show states that the student shall visit, so they count as samples do.
         update_normalizers(policy, labels.observations)
