@@ -23,8 +23,8 @@ from mppi_agent.gps import MPPIGPS
 
 __all__ = ["fill_replay_buffer", "to_ppo"]
 
-# PPO's own 3e-4 without a limit moved trained policies by a KL of 0.05 to 0.13 per update, clipped
-# half of the samples and cost Walker2d-v5 most of its return; docs/bridges.md has the curves.
+# PPO's own 3e-4 without a limit moves trained policies by a KL of 0.04 to 0.14 per update and clips
+# half of the samples; docs/bridges.md has what that costs.
 _SETTINGS: Mapping[str, Any] = MappingProxyType({"learning_rate": 1e-4, "target_kl": 0.02})
 
 
@@ -95,14 +95,7 @@ def fill_replay_buffer(buffer: ReplayBuffer, demonstrations: Sequence[Demonstrat
     after = _observations(demonstrations, slice(1, None))
     actions = _scaled(np.concatenate([e.actions for e in demonstrations]), buffer.action_space)
     rewards = np.concatenate([rewards_of(episode) for episode in demonstrations])
-    done = np.concatenate([[0] * (len(e) - 1) + [1] for e in demonstrations]).astype(bool)
-    cut = done & ~np.repeat(
-        [e.terminated for e in demonstrations], [len(e) for e in demonstrations]
-    )
-    # Where a stretch ends inside an episode, what comes next in the buffer is not its next step.
-    last = num * np.arange(1, buffer.n_envs + 1) - 1
-    cut[last] |= ~done[last]
-    done |= cut
+    done, cut = _ends(demonstrations, num, buffer.n_envs)
     add: Any = buffer.add  # typed for arrays; a DictReplayBuffer takes dicts
     for t in range(num):
         rows = t + num * np.arange(buffer.n_envs)  # one row per env
@@ -130,6 +123,21 @@ def _check_normalisation(model: MPPIGPS, ppo: PPO) -> None:
             "wrappers and the statistics that the model was trained with; without VecNormalize "
             "the model's own statistics do"
         )
+
+
+def _ends(
+    demonstrations: Sequence[Demonstration], stretch: int, num_stretches: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every step whether it was the last one, and whether something else ended it."""
+    last = np.cumsum([len(episode) for episode in demonstrations]) - 1
+    done = np.zeros(last[-1] + 1, dtype=bool)
+    done[last] = True
+    cut = done.copy()
+    cut[last] = [not episode.terminated for episode in demonstrations]
+    # Where a stretch ends inside an episode, what comes next in the buffer is not its next step.
+    torn = stretch * np.arange(1, num_stretches + 1) - 1
+    cut[torn] |= ~done[torn]
+    return done | cut, cut
 
 
 def _observations(demonstrations: Sequence[Demonstration], steps: slice) -> Any:

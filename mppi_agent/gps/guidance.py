@@ -10,13 +10,14 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from mppi_agent.demonstrations import Demonstration, check_demonstrations
 from mppi_agent.gps.dataset import LabelBatch, LabelDataset
+from mppi_agent.gps.demonstrations import demonstrated_labels
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import LabelReport
 from mppi_agent.gps.policies import update_normalizers
 from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.schedules import Gap, StepBudget
-from mppi_agent.interfaces import EnvState
 from mppi_agent.planning import LeafValue
 
 __all__ = ["Guidance", "GuidanceConfig"]
@@ -114,18 +115,23 @@ class Guidance:
         policy: ActorCriticPolicy,
         optimizer: th.optim.Optimizer,
         dataset: LabelDataset,
+        demonstrations: Sequence[Demonstration],
         *,
-        labels: LabelBatch,
-        states: Sequence[EnvState],
         num_steps: int,
         min_std: float,
     ) -> int:
-        """Regress on somebody else's labels and keep them, and their states, beside the planner's.
+        """Regress on somebody's actions and keep labels and states of theirs beside the planner's.
+
+        Raises:
+            ValueError: If demonstrations come from another env.
 
         Returns:
             Env steps simulated.
         """
-        engine.archive.add_expert(states)
+        dynamics = engine.dynamics
+        check_demonstrations(demonstrations, dynamics.observation_space, dynamics.action_space)
+        labels = demonstrated_labels(demonstrations, engine.view)
+        engine.archive.add_expert(engine.demonstrated_states(demonstrations))
         num_kept = min(len(labels), dataset.capacity // 2)  # evenly, and with room for more
         kept = np.linspace(0, len(labels) - 1, num_kept, dtype=int)
         dataset.add(labels.select(kept), self.round_number)

@@ -16,13 +16,17 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
-from mppi_agent.demonstrations import Demonstration, check_demonstrations
+from mppi_agent.demonstrations import Demonstration
 from mppi_agent.expert import Policy
 from mppi_agent.gps.algorithm import GuidedAlgorithm
-from mppi_agent.gps.demonstrations import demonstrated_labels
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.guidance import Guidance, GuidanceConfig
-from mppi_agent.gps.improvement import PolicyLoss, TrustRegionUpdate, UpdateConfig
+from mppi_agent.gps.improvement import (
+    LEAST_EXPLAINED,
+    PolicyLoss,
+    TrustRegionUpdate,
+    UpdateConfig,
+)
 from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.policies import (
     CnnPolicy,
@@ -43,7 +47,6 @@ from mppi_agent.planning import LeafValue, MPPIConfig
 __all__ = ["MPPIGPS"]
 
 _LEARNING_RATE = LinearSchedule(start=3e-4, end=1.5e-5, end_fraction=1.0)
-_LEAST_EXPLAINED = 0.5  # of the variance of returns
 
 
 class MPPIGPS(GuidedAlgorithm):
@@ -278,17 +281,22 @@ class MPPIGPS(GuidedAlgorithm):
             ValueError: If the model has no env, or demonstrations come from another one.
         """
         engine = self._go_on_without_steps()
-        check_demonstrations(demonstrations, engine.dynamics.observation_space, self.action_space)
         with one_thread():
             self.num_sim_steps += self._guidance.imitate(
                 engine,
                 self._plain_policy,
                 self.label_optimizer,
                 self.replay_buffer,
-                labels=demonstrated_labels(demonstrations, engine.view),
-                states=engine.demonstrated_states(demonstrations),
+                demonstrations,
                 num_steps=gradient_steps,
                 min_std=self.min_std,
+            )
+            self.num_sim_steps += self._update.acquaint_values(
+                self._plain_policy,
+                lambda p: engine.sampler.sample(p, engine.view, self.simulation_steps),
+                discount=self.gamma,
+                gae_lambda=self.gae_lambda,
+                learning_rate=self.lr_schedule(self._current_progress_remaining),
             )
             self.num_sim_steps += self._monitor.offer(engine, self._plain_policy).sim_steps
         return self
@@ -343,7 +351,7 @@ class MPPIGPS(GuidedAlgorithm):
         It is judged by returns of fresh samples. Noise-free episodes are no measure: where they
         hardly vary, the best of value heads explains nothing of what is left.
         """
-        if self._update.explained_variance < _LEAST_EXPLAINED:
+        if self._update.explained_variance < LEAST_EXPLAINED:
             return None
         return LeafValue(self.predict_values, self.gamma)
 
