@@ -15,7 +15,7 @@ from mppi_agent.gps.dataset import LabelBatch, LabelDataset
 from mppi_agent.gps.demonstrations import demonstrated_labels
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import LabelReport
-from mppi_agent.gps.policies import update_normalizers
+from mppi_agent.gps.policies import settle_normalizers, update_normalizers
 from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.schedules import Gap, StepBudget
 from mppi_agent.planning import LeafValue
@@ -25,6 +25,7 @@ __all__ = ["Guidance", "GuidanceConfig"]
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
 _MOST_PATIENCE = 16
 _NOISE_LABELS = 2000
+_SETTLED_COUNT = 500_000  # of observations; a round brings some thousands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,9 @@ class Guidance:
         kept = np.linspace(0, len(labels) - 1, num_kept, dtype=int)
         dataset.add(labels.select(kept), self.round_number)
         before = engine.probe(policy)
-        # They show states that the student shall visit, so they count as samples do.
+        # Samples that came next would shift what a copied policy sees before it can adapt.
         update_normalizers(policy, labels.observations)
+        settle_normalizers(policy, _SETTLED_COUNT)
 
         def draw(num: int) -> LabelBatch:
             return labels.select(self._rng.integers(len(labels), size=num))

@@ -68,6 +68,17 @@ def test_the_policy_does_what_was_demonstrated():
     assert model.num_sim_steps > 0
 
 
+def test_observation_statistics_come_from_demonstrations_and_change_slowly_then():
+    episodes = demonstrations()
+    model = make(**ALONE).learn_from(episodes, gradient_steps=1)
+    shown = np.concatenate([e.observations[:-1] for e in episodes])
+    mean = weights(model)["features_extractor.normalizer.mean"].copy()
+    np.testing.assert_allclose(mean, shown.mean(axis=0), rtol=1e-4, atol=1e-5)
+    model.learn(24)
+    after = weights(model)["features_extractor.normalizer.mean"]
+    assert 0 < np.abs(after - mean).max() < 0.01 * shown.std(axis=0).max()
+
+
 def test_what_was_demonstrated_is_kept_if_nothing_better_is_found():
     episodes = record(Constant(1.5), target(), seeds=range(3))  # the best there is
     model = make(target(), learning_rate=1e-2, **ALONE).learn_from(episodes, 300)
