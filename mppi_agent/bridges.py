@@ -24,7 +24,7 @@ from mppi_agent.gps import MPPIGPS
 __all__ = ["fill_replay_buffer", "to_ppo"]
 
 # PPO's own 3e-4 without a limit moves trained policies by a KL of 0.04 to 0.14 per update and clips
-# half of the samples; docs/bridges.md has what that costs.
+# a third to half of the samples; docs/bridges.md has what that costs.
 _SETTINGS: Mapping[str, Any] = MappingProxyType({"learning_rate": 1e-4, "target_kl": 0.02})
 
 
