@@ -18,9 +18,9 @@ import numpy as np
 from records import PROVENANCE, append, provenance
 
 from mppi_agent import MPPIAgent
-from mppi_agent.evaluation import held_out_seeds
+from mppi_agent.demonstrations import Demonstration, record, rewards_of
+from mppi_agent.evaluation import PolicyLike, held_out_seeds
 from mppi_agent.training import ALGOS, train_for
-from mppi_envs.demonstrations import Controller, Demonstration, record
 
 NAMES = (
     "CartPoleSwingUp",
@@ -87,16 +87,16 @@ def measure(name: str, algo: str, seed: int, minutes: float, episodes: int) -> d
     }
 
 
-def success_of(controller: Controller, env: gym.Env, seeds: Sequence[int]) -> dict[str, object]:
+def success_of(controller: PolicyLike, env: gym.Env, seeds: Sequence[int]) -> dict[str, object]:
     """Return how often one episode from each seed ends in success, and at what cost."""
     started = time.perf_counter()
     demonstrations: list[Demonstration] = record(controller, env, seeds)
     seconds = time.perf_counter() - started
-    lengths = [len(episode.rewards) for episode in demonstrations]
+    lengths = [len(episode) for episode in demonstrations]
     return {
         "success": float(np.mean([episode.is_success for episode in demonstrations])),
         "episodes": len(seeds),
-        "mean_return": round(float(np.mean([e.rewards.sum() for e in demonstrations])), 2),
+        "mean_return": round(float(np.mean([rewards_of(e).sum() for e in demonstrations])), 2),
         "mean_length": round(float(np.mean(lengths)), 1),
         "ms_per_step": round(1e3 * seconds / sum(lengths), 2),
     }

@@ -7,6 +7,7 @@ without disturbing how it acts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -238,7 +239,8 @@ class MPPIAgent:
         plan = self._planner.plan(
             states, proposals, rng, leaf_value=leaf_value, previous_controls=previous_controls
         )
-        self.sim_steps += plan.sim_steps + policy_steps
+        plan = replace(plan, sim_steps=plan.sim_steps + policy_steps)
+        self.sim_steps += plan.sim_steps
         return plan
 
     def _all_terms(self, terms: Sequence[Term], policy_prior: float) -> Objective:
@@ -293,11 +295,11 @@ class MPPIAgent:
         return controls.reshape(len(states), per_state, *controls.shape[1:])
 
     def _shown(self, observations: Observation) -> Observation:
-        """Return what the policy would see: as VecNormalize shows it, the env's or its own."""
-        if hasattr(self.env, "normalize_obs"):
-            return self.env.normalize_obs(observations)
+        """Return what the policy would see: as its own VecNormalize shows it, or the env's."""
         find = getattr(self._policy, "get_vec_normalize_env", None)
         normalizer = find() if find is not None else None
+        if normalizer is None and not _has_own_env(self._policy):
+            normalizer = self.env if hasattr(self.env, "normalize_obs") else None
         return observations if normalizer is None else normalizer.normalize_obs(observations)
 
     def _ask(self, name: str) -> list[Any]:
@@ -342,6 +344,12 @@ def _open(env: str | gym.Env | Any) -> Any:
     except TypeError:
         return Cloneable(env)
     return env
+
+
+def _has_own_env(policy: Any) -> bool:
+    """Say whether an SB3 model knows the env that it was trained in, and thus how it sees it."""
+    find = getattr(policy, "get_env", None)
+    return find is not None and find() is not None
 
 
 def _has_rows(observation: Observation, space: gym.Space) -> bool:

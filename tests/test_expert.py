@@ -296,6 +296,15 @@ def test_steps_are_counted():
     assert expert.sim_steps == acted + plan.sim_steps
 
 
+def test_steps_of_the_policy_are_counted_too():
+    alone, helped = make_expert(), make_expert(policy=SwingUp())
+    for expert in (alone, helped):
+        expert.predict(expert.env.last_observation)
+        assert expert.last_plan.sim_steps == expert.sim_steps
+    proposals = min(16, CONFIG.num_samples // 2 - 1)
+    assert helped.sim_steps == alone.sim_steps + proposals * CONFIG.horizon
+
+
 @pytest.mark.parametrize("policy", [SwingUp(), Lazy()])
 def test_the_plan_is_never_worse_than_the_policy_itself(policy):
     expert = make_expert(policy=policy)

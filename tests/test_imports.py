@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BELOW_GPS = {"interfaces", "planning", "cloning", "dynamics", "expert"}
+BELOW_GPS = {"interfaces", "planning", "cloning", "dynamics", "expert", "demonstrations"}
 FRONT = {
     "baselines",
     "batch_vec_env",
     "bench",
+    "bridges",
     "budget",
     "compare",
+    "demonstration_formats",
     "env_ids",
     "evaluation",
     "gps",
@@ -45,6 +47,15 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/dynamics/fidelity": ({"interfaces", "cloning", "dynamics"}, {"numpy", "scipy"}),
     "mppi_agent/dynamics/tasks": ({"interfaces"}, {"numpy"}),
     "mppi_agent/expert": (BELOW_GPS, {"numpy", "gymnasium"}),
+    "mppi_agent/demonstrations": (BELOW_GPS, {"numpy", "gymnasium"}),
+    "mppi_agent/demonstration_formats": (
+        {"demonstrations"},
+        {"numpy", "gymnasium", "minari", "imitation"},
+    ),
+    "mppi_agent/bridges": (
+        {"demonstrations", "dynamics", "gps"},
+        {"numpy", "gymnasium", "stable_baselines3"},
+    ),
     "mppi_agent/gps": (BELOW_GPS, {"numpy", "gymnasium", "torch", "stable_baselines3"}),
     "mppi_agent/batch_vec_env": (
         {"interfaces", "cloning", "dynamics", "env_ids"},
@@ -75,7 +86,6 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/cli": (FRONT | BELOW_GPS | {""}, set()),
     "mppi_agent/__init__": (FRONT | BELOW_GPS, set()),
     "mppi_envs": (set(), {"numpy", "gymnasium", "mujoco"}),
-    "mppi_envs/demonstrations": (set(), {"numpy", "gymnasium", "minari"}),
 }
 
 
@@ -138,6 +148,7 @@ def test_imports_stay_within_the_table(file):
         "mppi_agent.cloning",
         "mppi_agent.dynamics",
         "mppi_agent.expert",
+        "mppi_agent.demonstrations",
         "mppi_agent.cli",
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 from mppi_agent.interfaces import Observation
 
 __all__ = [
+    "agree",
     "copy_row",
     "empty_observations",
     "finite_rows",
@@ -19,6 +20,8 @@ __all__ = [
     "stack_observations",
     "write_rows",
 ]
+
+_TOLERANCE = 1e-6  # another processor may round differently; another env differs by more
 
 
 def stack_observations(observations: Sequence[Any]) -> Observation:
@@ -72,6 +75,17 @@ def finite_rows(observations: Any) -> np.ndarray:
     if observations.dtype.kind not in "fc":
         return np.ones(len(observations), dtype=bool)
     return np.isfinite(observations.reshape(len(observations), -1)).all(axis=1)
+
+
+def agree(one: Any, other: Any) -> bool:
+    """Say whether numbers, arrays, or dicts and lists of them, are equal but for rounding."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(agree(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(agree, one, other))
+    return np.shape(one) == np.shape(other) and np.allclose(
+        one, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+    )
 
 
 def _combine(parts: Sequence[Any], function: Callable[[list[Any]], np.ndarray]) -> Any:

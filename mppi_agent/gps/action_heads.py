@@ -80,6 +80,12 @@ class ActionHead(ABC):
         """Keep the policy's own noise at `std` or above, in the units that it is in."""
 
     @abstractmethod
+    def match_noise(
+        self, policy: ActorCriticPolicy, distribution: Any, targets: th.Tensor, min_std: float
+    ) -> None:
+        """Lower the noise to that under which the targets are most likely, `min_std` at least."""
+
+    @abstractmethod
     def figures(self, policy: ActorCriticPolicy) -> dict[str, float]:
         """Return what a log should say about the noise beside its entropy."""
 
@@ -168,6 +174,15 @@ class GaussianHead(ActionHead):
         """Keep the std at `std` or above."""
         _log_std(policy).data.clamp_(min=float(np.log(std)))
 
+    def match_noise(
+        self, policy: ActorCriticPolicy, distribution: Any, targets: th.Tensor, min_std: float
+    ) -> None:
+        """Lower the std of each dimension to the scatter of the targets around the mean."""
+        errors = distribution.distribution.mean - targets
+        scatter = errors.square().mean(dim=0).sqrt().clamp(min=min_std)
+        log_std = _log_std(policy)
+        log_std.copy_(th.minimum(log_std, scatter.log()))
+
     def figures(self, policy: ActorCriticPolicy) -> dict[str, float]:
         """Return the mean std, env units."""
         return {"std": _log_std(policy).exp().mean().item()}
@@ -235,6 +250,11 @@ class CategoricalHead(ActionHead):
 
     def floor_noise(self, policy: ActorCriticPolicy, std: float) -> None:
         """Leave the policy alone: random choices are the floor."""
+
+    def match_noise(
+        self, policy: ActorCriticPolicy, distribution: Any, targets: th.Tensor, min_std: float
+    ) -> None:
+        """Leave the policy alone: regression on categories teaches its noise, too."""
 
     def figures(self, policy: ActorCriticPolicy) -> dict[str, float]:
         """Return nothing: the entropy says it all."""

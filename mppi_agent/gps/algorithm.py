@@ -28,7 +28,7 @@ from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import StudentStep
 from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.resume import ResumePoint, write_file
-from mppi_agent.gps.schedules import PhaseTimer
+from mppi_agent.gps.schedules import PhaseTimer, one_thread
 from mppi_agent.gps.settings import cloneable_env
 
 __all__ = ["GuidedAlgorithm"]
@@ -138,11 +138,7 @@ class GuidedAlgorithm(BaseAlgorithm):
         Raises:
             ValueError: If the model has no env.
         """
-        if self.env is None:
-            raise ValueError(
-                "this model has no env to learn in: call set_env(env), or load it with "
-                "MPPIGPS.load(path, env=env)"
-            )
+        self._require_env()
         self._take_up(reset_num_timesteps)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -297,18 +293,15 @@ class GuidedAlgorithm(BaseAlgorithm):
     @contextmanager
     def _best_at_the_end(self) -> Iterator[None]:
         """Train inside; afterwards, also after Ctrl-C, the policy is the best one."""
-        # The networks are small: threads inside one operation only wait for each other.
-        num_threads = th.get_num_threads()
-        th.set_num_threads(1)
         self.policy.set_training_mode(False)
-        try:
-            yield
-        finally:
-            self.policy.set_training_mode(False)  # an update may have been interrupted
-            if self._engine is not None:
-                result = self._monitor.finish(self._engine, self._plain_policy)
-                self.num_sim_steps += result.sim_steps
-            th.set_num_threads(num_threads)
+        with one_thread():
+            try:
+                yield
+            finally:
+                self.policy.set_training_mode(False)  # an update may have been interrupted
+                if self._engine is not None:
+                    result = self._monitor.finish(self._engine, self._plain_policy)
+                    self.num_sim_steps += result.sim_steps
 
     @property
     def _plain_policy(self) -> ActorCriticPolicy:
@@ -328,6 +321,22 @@ class GuidedAlgorithm(BaseAlgorithm):
 
     def _is_out_of_time(self) -> bool:
         return self.clock is not None and self.clock() >= 1.0
+
+    def _require_env(self) -> VecEnv:
+        if self.env is None:
+            raise ValueError(
+                "this model has no env to learn in: call set_env(env), or load it with "
+                "MPPIGPS.load(path, env=env)"
+            )
+        return self.env
+
+    def _go_on_without_steps(self) -> Engine:
+        """Return the engine, in the state that a call of `learn` would go on from."""
+        env = self._require_env()
+        self._take_up(reset_num_timesteps=False)
+        if self._last_obs is None:
+            self._last_obs = env.reset()  # type: ignore[assignment]
+        return self._get_engine()
 
     def _get_engine(self) -> Engine:
         if self._engine is None:
@@ -350,6 +359,7 @@ class GuidedAlgorithm(BaseAlgorithm):
             *super()._excluded_save_params(),
             "_engine",
             "dynamics",
+            "expert_policy",
             "clock",
             "resume_point",
             "_round_step",

@@ -31,6 +31,12 @@ class LabelBatch:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def select(self, rows: np.ndarray) -> LabelBatch:
+        """Return some of the labels, in the order of `rows`."""
+        return LabelBatch(
+            select_rows(self.observations, rows), self.actions[rows], self.weights[rows]
+        )
+
 
 class LabelDataset:
     """Aggregate labels over rounds (DAgger) and forget old ones gradually.
@@ -51,6 +57,11 @@ class LabelDataset:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def capacity(self) -> int:
+        """Return how many labels are kept before the oldest go."""
+        return self._capacity
+
     def add(self, labels: LabelBatch, round_number: int) -> None:
         """Add the labels of a round."""
         if len(labels) == 0:
@@ -70,14 +81,14 @@ class LabelDataset:
         chances = sizes * 0.5 ** (ages / self._half_life)
         counts = rng.multinomial(num, chances / chances.sum())
         drawn = [
-            (batch, rng.integers(len(batch), size=count))
+            batch.select(rng.integers(len(batch), size=count))
             for (_, batch), count in zip(self._batches, counts, strict=True)
             if count
         ]
         return LabelBatch(
-            observations=join_observations([select_rows(b.observations, i) for b, i in drawn], 0),
-            actions=np.concatenate([b.actions[i] for b, i in drawn]),
-            weights=np.concatenate([b.weights[i] for b, i in drawn]),
+            observations=join_observations([batch.observations for batch in drawn], 0),
+            actions=np.concatenate([batch.actions for batch in drawn]),
+            weights=np.concatenate([batch.weights for batch in drawn]),
         )
 
 

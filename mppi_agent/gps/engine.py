@@ -14,9 +14,11 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from mppi_agent.demonstrations import Demonstration
 from mppi_agent.dynamics import MujocoBatchDynamics, make_dynamics, sub_env
-from mppi_agent.expert import MPPIAgent
+from mppi_agent.expert import MPPIAgent, Policy
 from mppi_agent.gps.dataset import LabelBatch, StateArchive
+from mppi_agent.gps.demonstrations import demonstrated_states
 from mppi_agent.gps.evaluation import Evaluation, evaluate
 from mppi_agent.gps.labels import Labeler, expert_episodes
 from mppi_agent.gps.sampler import ClosedLoopSampler
@@ -45,6 +47,7 @@ class Engine:
         num_eval_episodes: Episodes per evaluation.
         random_share: Share of random choices among sampled actions, where they are discrete.
         seed: Of start states and of the expert.
+        expert_policy: Proposes plans to the expert; None: nobody does.
 
     Attributes:
         dynamics: True model, behind the expert and every evaluation.
@@ -68,8 +71,9 @@ class Engine:
         num_eval_episodes: int,
         random_share: float,
         seed: np.random.SeedSequence,
+        expert_policy: Policy | None = None,
     ) -> None:
-        cloneable = sub_env(env)
+        self._env = cloneable = sub_env(env)
         self._made_from = cloneable.snapshot()  # private copies keep what a reset leaves as it is
         self.dynamics = dynamics or make_dynamics(cloneable)
         self._owns_dynamics = dynamics is None
@@ -79,7 +83,11 @@ class Engine:
         self._start_rng = np.random.default_rng(start_seed)
         self._sampling_rng = np.random.default_rng(sampling_seed)
         self.expert = MPPIAgent(
-            env, planner, dynamics=self.dynamics, seed=int(expert_seed.generate_state(1)[0])
+            env,
+            planner,
+            dynamics=self.dynamics,
+            policy=expert_policy,
+            seed=int(expert_seed.generate_state(1)[0]),
         )
         self.labeler = Labeler(self.expert, env.num_envs)
         self.archive = StateArchive(_ARCHIVE_CAPACITY)
@@ -148,6 +156,10 @@ class Engine:
             replace(labels, observations=self.view.observe(labels.observations)),
             sim_steps,
         )
+
+    def demonstrated_states(self, demonstrations: Sequence[Demonstration]) -> list[EnvState]:
+        """Return states on the way of demonstrations, half of what the archive has room for."""
+        return demonstrated_states(self._env, demonstrations, _ARCHIVE_CAPACITY // 2)
 
     def refresh_resets(self, num: int) -> None:
         """Replace some of the reset states by new draws."""

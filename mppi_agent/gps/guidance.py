@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from mppi_agent.demonstrations import Demonstration, check_demonstrations
 from mppi_agent.gps.dataset import LabelBatch, LabelDataset
+from mppi_agent.gps.demonstrations import demonstrated_labels
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import LabelReport
+from mppi_agent.gps.policies import settle_normalizers, update_normalizers
 from mppi_agent.gps.regression import LabelRegression
 from mppi_agent.gps.schedules import Gap, StepBudget
 from mppi_agent.planning import LeafValue
@@ -21,6 +24,8 @@ __all__ = ["Guidance", "GuidanceConfig"]
 
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
 _MOST_PATIENCE = 16
+_NOISE_LABELS = 2000
+_SETTLED_COUNT = 500_000  # of observations; a round brings some thousands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,47 @@ class Guidance:
         untrained = engine.probe(policy)
         self._last_probe = untrained.mean
         return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(len(states))}
+
+    def imitate(
+        self,
+        engine: Engine,
+        policy: ActorCriticPolicy,
+        optimizer: th.optim.Optimizer,
+        dataset: LabelDataset,
+        demonstrations: Sequence[Demonstration],
+        *,
+        num_steps: int,
+        min_std: float,
+    ) -> int:
+        """Regress on somebody's actions and keep labels and states of theirs beside the planner's.
+
+        Raises:
+            ValueError: If demonstrations come from another env.
+
+        Returns:
+            Env steps simulated.
+        """
+        dynamics = engine.dynamics
+        check_demonstrations(demonstrations, dynamics.observation_space, dynamics.action_space)
+        labels = demonstrated_labels(demonstrations, engine.view)
+        engine.archive.add_expert(engine.demonstrated_states(demonstrations))
+        num_kept = min(len(labels), dataset.capacity // 2)  # evenly, and with room for more
+        kept = np.linspace(0, len(labels) - 1, num_kept, dtype=int)
+        dataset.add(labels.select(kept), self.round_number)
+        before = engine.probe(policy)
+        # Samples that came next would shift what a copied policy sees before it can adapt.
+        update_normalizers(policy, labels.observations)
+        settle_normalizers(policy, _SETTLED_COUNT)
+
+        def draw(num: int) -> LabelBatch:
+            return labels.select(self._rng.integers(len(labels), size=num))
+
+        self._regression.fit(policy, optimizer, draw, num_steps)
+        self._regression.match_noise(policy, draw(_NOISE_LABELS), min_std)
+        after = engine.probe(policy)
+        self._is_paying = after.mean > before.mean
+        self._last_probe = after.mean
+        return before.sim_steps + after.sim_steps
 
     def earn(self, sim_steps: int) -> None:
         """Grant plans their share beside `sim_steps` of samples."""

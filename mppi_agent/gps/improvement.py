@@ -6,7 +6,7 @@ follows the measured KL divergence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,16 @@ from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.view import as_tensors, flatten_time
 from mppi_agent.planning import softmax_weights, temperature_for_ess
 
-__all__ = ["TrustRegionUpdate", "UpdateConfig", "clipped_loss", "path_integral_loss"]
+__all__ = [
+    "TrustRegionUpdate",
+    "UpdateConfig",
+    "_is_separable",
+    "clipped_loss",
+    "path_integral_loss",
+]
+
+LEAST_EXPLAINED = 0.5  # of the variance of returns, for a value head to be of use
+_MOST_VALUE_ROUNDS = 20
 
 PolicyLoss = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
@@ -144,6 +153,7 @@ class TrustRegionUpdate:
         advantages: np.ndarray,
         *,
         learning_rate: float,
+        values_only: bool = False,
     ) -> dict[str, float]:
         """Run the epochs of one round.
 
@@ -152,6 +162,7 @@ class TrustRegionUpdate:
             samples: T x N samples.
             advantages: Reward units, shape (T, N).
             learning_rate: Of the optimiser, before the trust region scales it.
+            values_only: Let the value head learn and leave the actions as they are.
 
         Returns:
             Averages of the losses and of the KL divergence, for the logger.
@@ -181,6 +192,9 @@ class TrustRegionUpdate:
             with ThreadPoolExecutor(1) as helper:
                 for _ in range(config.n_epochs):
                     update_learning_rate(policy.optimizer, learning_rate * self._step_scale)
+                    if values_only:
+                        self._value_epoch(policy, obs_tensor, tensors, averages)
+                        continue
                     kl = self._epoch(policy, head, obs_tensor, tensors, averages, helper)
                     self._adapt_step(kl)
                     if kl > 4 * config.target_kl:
@@ -193,6 +207,41 @@ class TrustRegionUpdate:
             "step_scale": self._step_scale,
         }
 
+    def acquaint_values(
+        self,
+        policy: ActorCriticPolicy,
+        sample: Callable[[ActorCriticPolicy], SampleBatch],
+        *,
+        discount: float,
+        gae_lambda: float,
+        learning_rate: float,
+    ) -> int:
+        """Let the value head get to know a policy that it has not learnt with.
+
+        With values that know nothing, all that is done in bad states looks bad, the way out of
+        them too, and the policy unlearns it. A head that shares weights with the policy must do
+        without.
+
+        Args:
+            policy: Only its value head changes.
+            sample: Draws samples of the policy.
+            discount: Per control step.
+            gae_lambda: Of the returns that are learnt.
+            learning_rate: Of the optimiser.
+
+        Returns:
+            Env steps simulated.
+        """
+        sim_steps = 0
+        for _ in range(_MOST_VALUE_ROUNDS if _is_separable(policy) else 0):
+            samples = sample(policy)
+            sim_steps += samples.sim_steps
+            advantages = samples.advantages(discount, gae_lambda)
+            self.update(policy, samples, advantages, learning_rate=learning_rate, values_only=True)
+            if self.explained_variance >= LEAST_EXPLAINED:
+                break
+        return sim_steps
+
     def _epoch(
         self,
         policy: ActorCriticPolicy,
@@ -203,13 +252,8 @@ class TrustRegionUpdate:
         helper: ThreadPoolExecutor,
     ) -> float:
         config = self.config
-        num = len(tensors["returns"])
-        order = th.as_tensor(self._rng.permutation(num), device=policy.device)
         kls = []
-        for start in range(0, num, config.batch_size):
-            rows = order[start : start + config.batch_size]
-            batch = {name: tensor[rows] for name, tensor in tensors.items()}
-            seen = _rows(observations, rows)
+        for seen, batch in self._batches(policy, observations, tensors):
             policy.optimizer.zero_grad(set_to_none=True)
             value_loss = partial(self._value_backward, policy, seen, batch)
             if _is_separable(policy):
@@ -226,6 +270,31 @@ class TrustRegionUpdate:
             averages.add(value_loss=value_loss_item, **figures)
             kls.append(figures["kl"])
         return float(np.mean(kls))
+
+    def _value_epoch(
+        self,
+        policy: ActorCriticPolicy,
+        observations: th.Tensor,
+        tensors: dict[str, th.Tensor],
+        averages: _Averages,
+    ) -> None:
+        for seen, batch in self._batches(policy, observations, tensors):
+            policy.optimizer.zero_grad(set_to_none=True)  # which leaves the other weights alone
+            averages.add(value_loss=self._value_backward(policy, seen, batch))
+            th.nn.utils.clip_grad_norm_(policy.parameters(), self.config.max_grad_norm)
+            policy.optimizer.step()
+
+    def _batches(
+        self, policy: ActorCriticPolicy, observations: th.Tensor, tensors: dict[str, th.Tensor]
+    ) -> Iterator[tuple[Any, dict[str, th.Tensor]]]:
+        num = len(tensors["returns"])
+        order = th.as_tensor(self._rng.permutation(num), device=policy.device)
+        for start in range(0, num, self.config.batch_size):
+            rows = order[start : start + self.config.batch_size]
+            yield (
+                _rows(observations, rows),
+                {name: tensor[rows] for name, tensor in tensors.items()},
+            )
 
     def _policy_backward(
         self,

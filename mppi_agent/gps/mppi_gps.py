@@ -7,7 +7,8 @@ where it measurably beats the student (label), and the best policy so far is kep
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch as th
@@ -15,11 +16,18 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
+from mppi_agent.demonstrations import Demonstration
+from mppi_agent.expert import Policy
 from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.algorithm import GuidedAlgorithm
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.guidance import Guidance, GuidanceConfig
-from mppi_agent.gps.improvement import PolicyLoss, TrustRegionUpdate, UpdateConfig
+from mppi_agent.gps.improvement import (
+    LEAST_EXPLAINED,
+    PolicyLoss,
+    TrustRegionUpdate,
+    UpdateConfig,
+)
 from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.policies import (
     CnnPolicy,
@@ -29,6 +37,7 @@ from mppi_agent.gps.policies import (
     update_normalizers,
 )
 from mppi_agent.gps.sampler import SampleBatch
+from mppi_agent.gps.schedules import one_thread
 from mppi_agent.gps.settings import check_settings, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import Dynamics
@@ -37,7 +46,6 @@ from mppi_agent.planning import LeafValue, MPPIConfig
 __all__ = ["MPPIGPS"]
 
 _LEARNING_RATE = LinearSchedule(start=3e-4, end=1.5e-5, end_fraction=1.0)
-_LEAST_EXPLAINED = 0.5  # of the variance of returns
 
 
 class MPPIGPS(GuidedAlgorithm):
@@ -79,6 +87,8 @@ class MPPIGPS(GuidedAlgorithm):
         substeps: Of the coarse model that sampling begins on; 0: true model throughout.
         planner: Settings of the expert; None: the env's preset.
         dynamics: Simulates; None: the fastest exact backend.
+        expert_policy: Proposes plans to the expert, closed loop: any SB3 model, or whatever has its
+            `predict`. The student learns from it where its plans beat the student. Not saved.
         policy_loss: How samples pull on the policy; None: `clipped_loss(clip_range)`. The pure
             path-integral weights are `path_integral_loss(ess_fraction)`.
         tensorboard_log: As in SB3.
@@ -135,6 +145,7 @@ class MPPIGPS(GuidedAlgorithm):
         substeps: int | None = None,
         planner: MPPIConfig | None = None,
         dynamics: Dynamics | None = None,
+        expert_policy: Policy | None = None,
         policy_loss: PolicyLoss | None = None,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -181,6 +192,7 @@ class MPPIGPS(GuidedAlgorithm):
         self.substeps: int = substeps  # type: ignore[assignment]
         self.planner = planner
         self.dynamics = dynamics
+        self.expert_policy = expert_policy
         self.policy_loss = policy_loss
         if _init_setup_model:
             self._setup_model()
@@ -253,7 +265,48 @@ class MPPIGPS(GuidedAlgorithm):
             num_eval_episodes=self.eval_episodes,
             random_share=self.random_share,
             seed=self._engine_seed,
+            expert_policy=self.expert_policy,
         )
+
+    def learn_from(
+        self, demonstrations: Sequence[Demonstration], gradient_steps: int = 2000
+    ) -> Self:
+        """Learn from episodes that somebody else acted in; then `learn` goes on from there.
+
+        The policy regresses on their actions, and its noise falls to what that leaves of them.
+        Their steps stay among the labels, beside the planner's. Simulations may start from the
+        states on the way of episodes that have a seed.
+
+        Args:
+            demonstrations: Of the env that this model learns in; rewards are not needed.
+            gradient_steps: Of 256 labels each.
+
+        Returns:
+            This model.
+
+        Raises:
+            ValueError: If the model has no env, or demonstrations come from another one.
+        """
+        engine = self._go_on_without_steps()
+        with one_thread():
+            self.num_sim_steps += self._guidance.imitate(
+                engine,
+                self._plain_policy,
+                self.label_optimizer,
+                self.replay_buffer,
+                demonstrations,
+                num_steps=gradient_steps,
+                min_std=self.min_std,
+            )
+            self.num_sim_steps += self._update.acquaint_values(
+                self._plain_policy,
+                lambda p: engine.sampler.sample(p, engine.view, self.simulation_steps),
+                discount=self.gamma,
+                gae_lambda=self.gae_lambda,
+                learning_rate=self.lr_schedule(self._current_progress_remaining),
+            )
+            self.num_sim_steps += self._monitor.offer(engine, self._plain_policy).sim_steps
+        return self
 
     def prepare(self, engine: Engine) -> None:
         """Archive the expert's first episodes; they are the first labels, too."""
@@ -308,7 +361,7 @@ class MPPIGPS(GuidedAlgorithm):
         It is judged by returns of fresh samples. Noise-free episodes are no measure: where they
         hardly vary, the best of value heads explains nothing of what is left.
         """
-        if self._update.explained_variance < _LEAST_EXPLAINED:
+        if self._update.explained_variance < LEAST_EXPLAINED:
             return None
         return LeafValue(self.predict_values, self.gamma)
 

@@ -41,6 +41,7 @@ __all__ = [
     "RunningNormalizer",
     "default_policy_kwargs",
     "normalised_units",
+    "settle_normalizers",
     "update_normalizers",
 ]
 
@@ -205,6 +206,14 @@ def update_normalizers(policy: ActorCriticPolicy, observations: Any) -> None:
             extractor.update(
                 preprocess_obs(tensor, policy.observation_space, policy.normalize_images)
             )
+
+
+@th.no_grad()
+def settle_normalizers(policy: ActorCriticPolicy, count: int) -> None:
+    """Let the statistics weigh as if `count` observations, at least, had made them."""
+    for module in policy.modules():
+        if isinstance(module, RunningNormalizer):
+            module.count.clamp_(min=count)
 
 
 @contextlib.contextmanager

@@ -68,6 +68,24 @@ class LabelRegression:
         policy.set_training_mode(False)
         return total / max(num_steps, 1)
 
+    @th.no_grad()
+    def match_noise(self, policy: ActorCriticPolicy, labels: LabelBatch, min_std: float) -> None:
+        """Lower a Gaussian policy's noise to how far labels scatter around it.
+
+        With more of it a policy that was just copied meets nothing of what made its teacher
+        succeed, and unlearns the rest.
+
+        Args:
+            policy: Changed in place.
+            labels: What it regressed on.
+            min_std: Half-range units; no less noise than this.
+        """
+        head = action_head(policy.action_space)
+        with normalised_units(policy, 0.0, 1.0):
+            distribution = policy.get_distribution(as_tensors(policy, labels.observations))
+            targets = head.as_targets(policy, labels.actions)
+            head.match_noise(policy, distribution, targets, min_std)
+
     def _loss(self, policy: ActorCriticPolicy, labels: LabelBatch) -> th.Tensor:
         head = action_head(policy.action_space)
         distribution = policy.get_distribution(as_tensors(policy, labels.observations))

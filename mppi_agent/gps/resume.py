@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import sub_env
+from mppi_agent.dynamics.observations import agree
 from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
 from mppi_agent.interfaces import EnvState, Observation
@@ -31,7 +32,6 @@ from mppi_agent.interfaces import EnvState, Observation
 __all__ = ["ResumePoint", "write_file"]
 
 _PROBE_SHARES = (0.25, 0.75, 0.5)  # of the action range, one step each
-_TOLERANCE = 1e-6  # another processor may round differently; another env differs by more
 _NOT_STATE = frozenset({"venv", "class_attributes", "results_writer"})
 _CURE = (
     "resume with what it was made with, or go on from its weights alone: "
@@ -98,7 +98,7 @@ class ResumePoint:
             repeated = _probe(sub_env(env), self.states[0])
         except ValueError as error:
             raise ValueError(f"the env does not take the checkpoint's state; {_CURE}") from error
-        if not _agree(self.probe, repeated):
+        if not agree(self.probe, repeated):
             raise ValueError(
                 "the env has the checkpoint's name, but does something else for the same actions: "
                 f"its parameters, model or wrappers were changed; {_CURE}"
@@ -177,16 +177,6 @@ def _probe(cloneable: Cloneable, state: EnvState) -> list[tuple[Observation, flo
             break
     copy.close()
     return outcomes
-
-
-def _agree(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_agree, one, other))
-    return np.shape(one) == np.shape(other) and np.allclose(
-        one, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-    )
 
 
 def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:

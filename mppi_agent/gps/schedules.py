@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch as th
+
 from mppi_agent.gps.labels import LabelReport
 
-__all__ = ["Gap", "PhaseTimer", "StepBudget"]
+__all__ = ["Gap", "PhaseTimer", "StepBudget", "one_thread"]
 
 
 class Gap:
@@ -76,3 +78,14 @@ class PhaseTimer:
         finally:
             spent = time.perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread inside: in small networks threads only wait for each other."""
+    num_threads = th.get_num_threads()
+    th.set_num_threads(1)
+    try:
+        yield
+    finally:
+        th.set_num_threads(num_threads)

@@ -13,6 +13,7 @@ from toy_envs import make_policy
 
 from mppi_agent.gps.action_heads import GaussianHead
 from mppi_agent.gps.improvement import (
+    LEAST_EXPLAINED,
     TrustRegionUpdate,
     UpdateConfig,
     clipped_loss,
@@ -268,3 +269,56 @@ def test_what_is_learnt_inside_normalised_units_is_seen_outside():
     after_mean, _, after_values = outputs(policy)
     np.testing.assert_allclose(after_values - values, np.full((8, 1), 20.0), rtol=1e-4)
     np.testing.assert_allclose(after_mean - mean, np.tile([1.0, 0.05], (8, 1)), rtol=1e-3)
+
+
+def paid_by_place(policy: Any, rng: np.random.Generator, num: int = 256) -> SampleBatch:
+    """Draw one-step episodes that are paid for where they are, not for what is done."""
+    places = rng.uniform(-1, 1, num).astype(np.float32)
+    seen = np.stack([places, np.ones_like(places)], axis=1)
+    with th.no_grad():
+        values = policy.predict_values(th.as_tensor(seen)).numpy().ravel()
+    return SampleBatch(
+        observations=seen[None],
+        actions=rng.normal(1.0, 1.0, (1, num, 1)).astype(np.float32),
+        rewards=(1000.0 * places)[None].astype(np.float64),
+        values=values[None].astype(np.float64),
+        next_values=np.zeros((1, num)),
+        ends=np.ones((1, num), dtype=bool),
+        valid=np.ones((1, num), dtype=bool),
+        episode_returns=[],
+        sim_steps=num,
+    )
+
+
+def acquaint(policy: Any, update: TrustRegionUpdate) -> int:
+    rng = np.random.default_rng(1)
+    return update.acquaint_values(
+        policy,
+        lambda p: paid_by_place(p, rng),
+        discount=0.99,
+        gae_lambda=0.95,
+        learning_rate=1e-2,
+    )
+
+
+def test_values_get_to_know_a_policy_that_stays_as_it_is():
+    policy, update = make()
+    before = weights(policy)
+    sim_steps = acquaint(policy, update)
+    assert 256 < sim_steps < 20 * 256  # not at once, and not for ever
+    assert update.explained_variance >= LEAST_EXPLAINED
+    fresh = paid_by_place(policy, np.random.default_rng(2))
+    residual = fresh.rewards - fresh.values
+    assert residual.var() < (1 - LEAST_EXPLAINED) * fresh.rewards.var()
+    after = weights(policy)
+    changed = {name for name in after if not np.array_equal(after[name], before[name])}
+    # Changing units and back may cost the action head its last bit.
+    for name in {name for name in changed if "value" not in name}:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-6, err_msg=name)
+    assert any("value" in name for name in changed)
+
+
+def test_values_that_share_weights_with_the_policy_do_without():
+    policy, update = make()
+    policy.mlp_extractor.policy_net.append(th.nn.Dropout(0.1))
+    assert acquaint(policy, update) == 0
