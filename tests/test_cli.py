@@ -61,7 +61,7 @@ def test_wrong_env_ids_get_a_hint(env_id, message, capsys):
         (["eval", "missing.zip", "--env", "Pendulum-v1"], "missing.zip"),
         (["export", "missing.zip", "--onnx", "policy.onnx"], "missing.zip"),
         (["export", "model.zip"], "name a file to write: --onnx FILE"),
-        (["train", "CartPole-v1", "--minutes", "0.02"], "action_space"),
+        (["train", "Blackjack-v1", "--minutes", "0.02"], "FlattenObservation"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):

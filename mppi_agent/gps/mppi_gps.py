@@ -33,6 +33,7 @@ from mppi_agent.gps.policies import (
     CnnPolicy,
     MlpPolicy,
     MultiInputPolicy,
+    check_observation_space,
     default_policy_kwargs,
     update_normalizers,
 )
@@ -203,6 +204,7 @@ class MPPIGPS(GuidedAlgorithm):
         if not hasattr(self, "_update"):
             self._start_afresh()
         self._configure()
+        check_observation_space(self.observation_space)
         if self.resume_point is not None:
             self.replay_buffer = self.resume_point.labels
         self.policy = self.policy_class(  # type: ignore[assignment]

@@ -39,6 +39,7 @@ __all__ = [
     "NormalizedCombinedExtractor",
     "NormalizedExtractor",
     "RunningNormalizer",
+    "check_observation_space",
     "default_policy_kwargs",
     "normalised_units",
     "settle_normalizers",
@@ -216,6 +217,22 @@ def settle_normalizers(policy: ActorCriticPolicy, count: int) -> None:
             module.count.clamp_(min=count)
 
 
+def check_observation_space(space: gym.Space) -> None:
+    """Refuse observations that no SB3 policy can read.
+
+    Raises:
+        ValueError: Naming the space and the cure.
+    """
+    readable = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    if not all(isinstance(part, readable) for part in parts):
+        raise ValueError(
+            f"observation_space={space} is not supported: policies read Box, Discrete, "
+            "MultiDiscrete, MultiBinary or a Dict of these; wrap the env in "
+            "gymnasium.wrappers.FlattenObservation"
+        )
+
+
 @contextlib.contextmanager
 def normalised_units(
     policy: ActorCriticPolicy, return_mean: float, return_std: float
@@ -247,3 +264,5 @@ def normalised_units(
             value_net.weight.mul_(return_std)
             value_net.bias.mul_(return_std).add_(return_mean)
             head.denormalise(policy)
+        # SB3 keeps the last one, with the graph behind it: that cannot be deep-copied.
+        policy.action_dist.distribution = None  # type: ignore[assignment]

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.monitor import Monitor
@@ -167,16 +168,22 @@ def _probe(cloneable: Cloneable, state: EnvState) -> list[tuple[Observation, flo
     """Return what a private copy shows and pays for a few fixed actions from `state`."""
     copy = cloneable.private_copy()
     copy.restore(state)
-    space: Any = copy.action_space
     outcomes = []
     for share in _PROBE_SHARES:
-        action = (space.low + share * (space.high - space.low)).astype(space.dtype)
-        _, reward, terminated, truncated, _ = copy.step(action)
+        _, reward, terminated, truncated, _ = copy.step(_action_at(copy.action_space, share))
         outcomes.append((copy.last_observation, float(reward)))
         if terminated or truncated:
             break
     copy.close()
     return outcomes
+
+
+def _action_at(space: Any, share: float) -> np.ndarray:
+    """Return the action at a share of the way through its space, in [0, 1]."""
+    if isinstance(space, gym.spaces.Box):
+        return (space.low + share * (space.high - space.low)).astype(space.dtype)
+    counts = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
+    return (space.start + np.rint(share * (counts - 1))).astype(space.dtype)
 
 
 def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:

@@ -66,6 +66,12 @@ def test_a_checkpoint_continues_bit_for_bit(stop_at):
     assert_same_run(carry_on(saved.file, pendulum()), never_stopped)
 
 
+def test_a_checkpoint_of_a_discrete_student_continues_bit_for_bit():
+    saved = SaveAt(13)
+    never_stopped = make(gym.make("CartPole-v1"), **BUSY).learn(TOTAL, saved)
+    assert_same_run(carry_on(saved.file, gym.make("CartPole-v1")), never_stopped)
+
+
 def test_saving_checkpoints_does_not_disturb_training():
     assert_same_run(make(**BUSY).learn(TOTAL, SaveAt(13)), make(**BUSY).learn(TOTAL))
 
