@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable
-from mppi_agent.dynamics import make_dynamics, sub_env
+from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Simulations
 from mppi_agent.planning import (
@@ -103,7 +103,15 @@ class MPPIAgent:
         self._policy_noise_std = policy_noise_std
         self._proposers = tuple(proposals)
         self._objective = self._all_terms(objective, policy_prior)
-        self._planner = MPPI(self.config, self._dynamics, self.scaling, self._objective)
+        substeps = self.config.search_substeps
+        self._search: Dynamics | None = None
+        if substeps is not None:
+            self._search = coarse_model_of(
+                self._dynamics, substeps, "use a config with search_substeps=None"
+            )
+        self._planner = MPPI(
+            self.config, self._dynamics, self.scaling, self._objective, search=self._search
+        )
         self._proposing: Simulations | None = None
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
@@ -213,6 +221,8 @@ class MPPIAgent:
     def close(self) -> None:
         """Free the simulations; the env stays open."""
         self._dynamics.close()
+        if self._search is not None:
+            self._search.close()
 
     def _plan(
         self,

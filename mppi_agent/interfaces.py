@@ -98,7 +98,8 @@ class Plan:
         controls: Normalised actions in [-1, 1], or scores of categories, shape (S, H, nu).
         best_returns: Measured discounted return of `controls`, shape (S,).
         nominal_returns: Measured return of the nominal that planning began with, shape (S,).
-        returns: Return of each sample of the last iteration, shape (S, K); -inf if it diverged.
+        returns: Return of each sample of the last iteration, shape (S, K); -inf if it diverged. On
+            the model that the search ran on.
         weights: Importance weight of those samples, shape (S, K), each row summing to 1.
         ess: Effective sample size of the weights, 1 / sum(weights^2), shape (S,).
         temperature: Temperature of the last iteration, reward units, shape (S,).

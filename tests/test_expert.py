@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from mppi_agent.cloning import Cloneable, NotCloneableError
-from mppi_agent.dynamics import EnvStepDynamics, VectorDynamics
+from mppi_agent.dynamics import EnvStepDynamics, VectorDynamics, make_dynamics
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.planning import LeafValue, MPPIConfig, discounted_returns, shift_nominal
 
@@ -301,7 +302,7 @@ def test_steps_of_the_policy_are_counted_too():
     for expert in (alone, helped):
         expert.predict(expert.env.last_observation)
         assert expert.last_plan.sim_steps == expert.sim_steps
-    proposals = min(16, CONFIG.num_samples // 2 - 1)
+    proposals = CONFIG.num_samples // 4  # no more, in case they are bad
     assert helped.sim_steps == alone.sim_steps + proposals * CONFIG.horizon
 
 
@@ -456,3 +457,27 @@ def test_acting_before_a_reset_says_what_to_do():
     expert = MPPIAgent("Pendulum-v1", CONFIG)
     with pytest.raises(RuntimeError, match="call reset"):
         expert.predict(np.zeros(3))
+
+
+def test_a_search_on_the_coarse_model_plans_for_the_true_one():
+    env = Cloneable(gym.make("Hopper-v5"))
+    env.reset(seed=0)
+    config = MPPIConfig(num_samples=16, horizon=10, search_substeps=1)
+    expert = MPPIAgent(env, config)
+    plan = expert.label([env.snapshot()])
+    true = make_dynamics(env)
+    rollout = true.rollout([env.snapshot()], expert.scaling.to_env(plan.controls[:, None]))
+    measured = discounted_returns(rollout, config.discount)[:, 0]
+    np.testing.assert_allclose(plan.best_returns, measured, rtol=1e-12)
+    assert plan.best_returns[0] > plan.nominal_returns[0]
+    true.close()
+    expert.close()
+
+
+def test_without_a_coarse_model_the_search_runs_on_the_true_one():
+    config = replace(CONFIG, search_substeps=2)
+    with pytest.warns(UserWarning, match=r"2 substeps needs .* search_substeps=None"):
+        expert = make_expert(config=config)
+    state = make_env().snapshot()
+    plain = make_expert().label([state])
+    np.testing.assert_array_equal(expert.label([state]).controls, plain.controls)

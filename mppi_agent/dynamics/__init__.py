@@ -26,6 +26,7 @@ __all__ = [
     "MujocoBatchDynamics",
     "ProcessPoolDynamics",
     "VectorDynamics",
+    "coarse_model_of",
     "make_dynamics",
     "mismatch",
     "sub_env",
@@ -77,6 +78,28 @@ def make_dynamics(
     several = num_workers > 1
     slow = ProcessPoolDynamics(env, num_workers) if several else EnvStepDynamics(env)
     return resample_noise(slow, noise_draws) if is_noisy else slow
+
+
+def coarse_model_of(dynamics: Dynamics, substeps: int, cure: str) -> Dynamics | None:
+    """Return a backend's coarse model, see `MujocoBatchDynamics.coarse`; warn where it has none.
+
+    Args:
+        dynamics: The true model.
+        substeps: Physics substeps per control step.
+        cure: What to do to go without, for the warning.
+
+    Returns:
+        The coarse model, which the caller closes; None where the true one must do.
+    """
+    if isinstance(dynamics, MujocoBatchDynamics):
+        return dynamics.coarse(substeps)
+    warnings.warn(
+        f"a coarse model of {substeps} substeps needs MujocoBatchDynamics, and "
+        f"{type(dynamics).__name__} simulates: the true model does it all, which is slower; "
+        f"{cure} to say so",
+        stacklevel=3,
+    )
+    return None
 
 
 def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:

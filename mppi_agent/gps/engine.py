@@ -5,7 +5,6 @@ Nothing here is saved with a model; it is built anew for the env that a model is
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from mppi_agent.demonstrations import Demonstration
-from mppi_agent.dynamics import MujocoBatchDynamics, make_dynamics, sub_env
+from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.expert import MPPIAgent, Policy
 from mppi_agent.gps.dataset import LabelBatch, StateArchive
 from mppi_agent.gps.demonstrations import demonstrated_states
@@ -77,7 +76,9 @@ class Engine:
         self._made_from = cloneable.snapshot()  # private copies keep what a reset leaves as it is
         self.dynamics = dynamics or make_dynamics(cloneable)
         self._owns_dynamics = dynamics is None
-        self._coarse = _coarse(self.dynamics, substeps) if substeps else None
+        self._coarse = (
+            coarse_model_of(self.dynamics, substeps, "pass substeps=0") if substeps else None
+        )
         self._num_simulations = num_simulations
         start_seed, eval_seed, sampling_seed, expert_seed = seed.spawn(4)
         self._start_rng = np.random.default_rng(start_seed)
@@ -227,15 +228,3 @@ class Engine:
             self.max_episode_steps,
             self._sampling_rng,
         )
-
-
-def _coarse(dynamics: Dynamics, substeps: int) -> Dynamics | None:
-    """Return the coarse model of a backend; warn where it has none, since presets ask for one."""
-    if isinstance(dynamics, MujocoBatchDynamics):
-        return dynamics.coarse(substeps)
-    warnings.warn(
-        f"substeps={substeps} needs MujocoBatchDynamics, and {type(dynamics).__name__} simulates: "
-        "training on the true model, which is slower; pass substeps=0 to say so",
-        stacklevel=2,
-    )
-    return None

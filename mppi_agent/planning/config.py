@@ -43,6 +43,9 @@ class MPPIConfig:
         discount: Of rewards per control step, in (0, 1].
         elites: Best samples that enter the next iteration with the return they had, >= 0 and at
             most num_samples / 2.
+        search_substeps: Physics substeps per control step of a coarse model to draw the samples on,
+            >= 1, where the dynamics has one (MuJoCo); plans are still chosen by the true model.
+            None: samples are drawn on the true model.
         mean_preference: How far the best mean or proposal may fall behind the best noisy sample and
             still be the plan, as a share of that sample's lead over the median, in [0, 1).
     """
@@ -62,6 +65,7 @@ class MPPIConfig:
     temperature_floor: float = 1e-4
     discount: float = 0.99
     elites: int = 4
+    search_substeps: int | None = None
     mean_preference: float = 0.1
 
     def __post_init__(self) -> None:
@@ -76,6 +80,8 @@ class MPPIConfig:
         self._require_int("iterations", 1, None, "2 suit most envs")
         self._require_int("knot_spacing", 1, self.horizon, "use 1 for independent steps")
         self._require_int("elites", 0, self.num_samples // 2, "use 4, or raise num_samples")
+        if self.search_substeps is not None:
+            self._require_int("search_substeps", 1, None, "use 2, or None for the true model")
         self._require("noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)", "use 0.5")
         self._require("noise_std", self.noise_std > 0, "> 0", "use 0.1 to 1 (half-range = 1)")
         self._require("noise_decay", 0 < self.noise_decay <= 1, "in (0, 1]", "use 0.6")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -53,17 +54,22 @@ class MPPI:
         dynamics: Dynamics,
         scaling: ActionScaling,
         objective: Objective | None = None,
+        *,
+        search: Dynamics | None = None,
     ) -> None:
         """Bind the settings to a simulator.
 
         Args:
             config: Settings.
-            dynamics: Simulates the samples; the caller closes it.
+            dynamics: The model that plans are chosen by; the caller closes it.
             scaling: What controls mean as actions of the env.
             objective: What plans are ranked by; None: the env's own return.
+            search: A cheaper model to draw the samples on; what they lead to is then measured on
+                `dynamics`, and the caller closes both. None: search on `dynamics`.
         """
         self.config = config
         self._dynamics = dynamics
+        self._search = dynamics if search is None else search
         self._scaling = scaling
         self._objective = objective or Objective()
         self._noise_matrix = noise_matrix(
@@ -85,7 +91,8 @@ class MPPI:
         """Plan from S states at once.
 
         Each iteration is one rollout call for all states; a first one evaluates the proposals
-        where there are several, a last small one the final means. The outcome depends on the
+        where there are several, a last small one the final means, beside the nominal and the best
+        of the search where that ran on another model. The outcome depends on the
         arguments only; they are left as they were.
 
         Args:
@@ -117,12 +124,16 @@ class MPPI:
         means: list[Samples] = []
         bests: list[Samples] = []
         diverged = np.zeros(len(states), dtype=int)
-        score = self._objective.scoring()
         sim_steps = 0
+        evaluate = partial(
+            self._evaluate,
+            states=states,
+            leaf_value=leaf_value,
+            previous_controls=previous_controls,
+            score=self._objective.scoring(),
+        )
         if proposals.shape[1] > 1:
-            elites, sim_steps = self._evaluate(
-                states, proposals, leaf_value, previous_controls, score
-            )
+            elites, sim_steps = evaluate(self._search, proposals)
             diverged += elites.diverged
             means.append(elites)
             mean = elites.best(1).controls[:, 0]
@@ -131,9 +142,7 @@ class MPPI:
             num_new = self.config.num_samples - elites.count
             with_mean = iteration > 0 or not elites.count  # the best proposal is measured
             controls = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
-            evaluated, steps = self._evaluate(
-                states, controls, leaf_value, previous_controls, score
-            )
+            evaluated, steps = evaluate(self._search, controls)
             sim_steps += steps
             diverged += evaluated.diverged
             means.append(evaluated.first(int(with_mean)))
@@ -145,15 +154,22 @@ class MPPI:
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
 
-        final, steps = self._evaluate(states, mean[:, None], leaf_value, previous_controls, score)
+        nominal = means[0].first(1)
+        best_mean, best_sample = Samples.join(means).best(1), Samples.join(bests).best(1)
+        if self._search is self._dynamics:
+            final, steps = evaluate(self._dynamics, mean[:, None])
+        else:
+            found = [nominal.controls, best_mean.controls, mean[:, None], best_sample.controls]
+            measured, steps = evaluate(self._dynamics, np.concatenate(found, axis=1))
+            nominal, best_mean, final, best_sample = measured.split()
         # The nominal stays first and the first wins ties: no change without a gain.
         controls, best_returns = self._choose(
-            Samples.join([*means, final]).best(1), Samples.join(bests).best(1), pool
+            Samples.join([nominal, best_mean, final]).best(1), best_sample, pool
         )
         return Plan(
             controls=controls,
             best_returns=best_returns,
-            nominal_returns=means[0].returns[:, 0],
+            nominal_returns=nominal.returns[:, 0],
             returns=pool.returns,
             weights=weights,
             ess=effective_sample_size(weights),
@@ -210,8 +226,10 @@ class MPPI:
 
     def _evaluate(
         self,
-        states: Sequence[EnvState],
+        dynamics: Dynamics,
         controls: np.ndarray,
+        *,
+        states: Sequence[EnvState],
         leaf_value: LeafValue | None,
         previous_controls: np.ndarray | None,
         score: Scoring,
@@ -219,9 +237,9 @@ class MPPI:
         """Roll out controls (S, K, H, nu) in one call; return them measured and the env steps."""
         actions = self._scaling.to_env(controls)
         if self._objective.reads_observations:
-            rollout = self._dynamics.rollout(states, actions, keep_observations=True)
+            rollout = dynamics.rollout(states, actions, keep_observations=True)
         else:
-            rollout = self._dynamics.rollout(states, actions)
+            rollout = dynamics.rollout(states, actions)
         values = None if leaf_value is None else _leaf_values(rollout, leaf_value)
         discount = self.config.discount if leaf_value is None else leaf_value.discount
         returns = discounted_returns(rollout, discount, values)

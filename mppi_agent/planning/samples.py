@@ -56,6 +56,10 @@ class Samples:
         """Return the first `count` samples of each state."""
         return self._take(np.broadcast_to(np.arange(count), (len(self.returns), count)))
 
+    def split(self) -> list[Samples]:
+        """Return each sample by itself, K = 1."""
+        return [self._take(np.full((len(self.returns), 1), k)) for k in range(self.count)]
+
     def best(self, count: int) -> Samples:
         """Return the `count` samples that rank highest, best first; ties keep their order."""
         return self._take(np.lexsort((-self.scores, self.violations), axis=1)[:, :count])

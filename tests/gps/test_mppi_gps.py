@@ -530,6 +530,6 @@ def test_a_backend_without_a_coarse_model_trains_on_the_true_one():
     env = Cloneable(pendulum())
     dynamics = EnvStepDynamics(env)
     model = make(env, dynamics=dynamics, substeps=2)
-    with pytest.warns(UserWarning, match=r"substeps=2 needs .* pass substeps=0"):
+    with pytest.warns(UserWarning, match=r"2 substeps needs .* pass substeps=0"):
         model.learn(4)
     dynamics.close()

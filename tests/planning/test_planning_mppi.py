@@ -1,5 +1,7 @@
 """The planner: closed-form optimum, and the promises that `Plan` makes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from linear_quadratic import LinearQuadratic, double_integrator, make_states, random_problem
@@ -29,6 +31,23 @@ def plan(dynamics, starts=STARTS, *, nominals=None, seed=0, leaf_value=None, **s
     planner = MPPI(config, dynamics, as_is(dynamics))
     rng = np.random.default_rng(seed)
     return planner.plan(make_states(starts), nominals, rng, leaf_value=leaf_value)
+
+
+class Opposite:
+    """A model on which all that is good looks bad."""
+
+    def __init__(self, dynamics):
+        self._dynamics = dynamics
+
+    def rollout(self, states, actions, *, keep_observations=False):
+        true = self._dynamics.rollout(states, actions, keep_observations=keep_observations)
+        return replace(true, rewards=-true.rewards)
+
+
+def search_on(search, dynamics, nominals, **settings):
+    config = MPPIConfig(**{"horizon": 10, "discount": 1.0, "num_samples": 16} | settings)
+    planner = MPPI(config, dynamics, as_is(dynamics), search=search)
+    return planner.plan(make_states(STARTS), nominals, np.random.default_rng(0))
 
 
 def measure(dynamics, starts, controls, discount=1.0):
@@ -333,3 +352,22 @@ def test_cubic_correlated_noise_plans_too():
         double_integrator(), knot_spacing=3, knot_interpolation=cubic_basis, noise_correlation=0.4
     )
     assert (found.best_returns > 0.6 * found.nominal_returns).all()
+
+
+def test_a_search_on_the_model_itself_finds_the_same_plan():
+    dynamics = double_integrator()
+    nominals = np.zeros((2, 1, 10, 1))
+    alone = search_on(None, dynamics, nominals)
+    verified = search_on(double_integrator(), dynamics, nominals)
+    np.testing.assert_array_equal(alone.controls, verified.controls)
+    np.testing.assert_array_equal(alone.best_returns, verified.best_returns)
+    assert verified.sim_steps == alone.sim_steps + 2 * 3 * 10  # three candidates measured again
+
+
+def test_a_search_on_a_model_that_misleads_does_no_harm():
+    dynamics = double_integrator()
+    nominals = np.zeros((2, 1, 10, 1))
+    found = search_on(Opposite(dynamics), dynamics, nominals)
+    np.testing.assert_array_equal(found.controls, nominals[:, 0])
+    np.testing.assert_allclose(found.best_returns, measure(dynamics, STARTS, found.controls))
+    np.testing.assert_array_equal(found.nominal_returns, found.best_returns)
