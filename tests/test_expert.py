@@ -55,7 +55,7 @@ def measure(states: list[Any], controls: np.ndarray, leaf_value: Any = None) -> 
 
 
 def _discount(leaf_value: LeafValue | None) -> float:
-    return CONFIG.discount if leaf_value is None else leaf_value.discount
+    return max(CONFIG.discount, 0.0 if leaf_value is None else leaf_value.discount)
 
 
 class SwingUp:

@@ -34,7 +34,8 @@ class LeafValue:
         predict: Maps observations with leading axis N to the value of carrying on from them,
             shape (N,), reward units.
         discount: Per control step, that the values were learnt with; in (0, 1]. A plan that ends
-            in them counts its rewards by it, too, or the two would not add up.
+            in them counts its rewards by it, too, unless its own discount is less impatient:
+            discounted faster than the values, rewards and values would not add up.
     """
 
     predict: Callable[[Observation], np.ndarray]
@@ -241,7 +242,9 @@ class MPPI:
         else:
             rollout = dynamics.rollout(states, actions)
         values = None if leaf_value is None else _leaf_values(rollout, leaf_value)
-        discount = self.config.discount if leaf_value is None else leaf_value.discount
+        discount = self.config.discount
+        if leaf_value is not None:
+            discount = max(discount, leaf_value.discount)
         returns = discounted_returns(rollout, discount, values)
         trajectories = Trajectories(
             starts=states,

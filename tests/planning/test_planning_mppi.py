@@ -275,13 +275,15 @@ def test_leaf_value_steers_the_plan():
     assert (left.controls.sum(axis=(1, 2)) < -3).all()
 
 
-def test_rewards_before_a_leaf_value_are_discounted_as_it_was():
-    start = np.array([[1.0, 0.0]])
-    nominals = np.full((1, 1, 10, 1), 0.5)
-    worth_nothing = LeafValue(lambda x: np.zeros(len(x)), 0.5)
-    valued = plan(double_integrator(), start, nominals=nominals, leaf_value=worth_nothing)
-    plain = plan(double_integrator(), start, nominals=nominals, discount=0.5)
-    np.testing.assert_allclose(valued.nominal_returns, plain.nominal_returns)
+@pytest.mark.parametrize(("own", "of_values", "counts"), [(0.5, 0.9, 0.9), (1.0, 0.9, 1.0)])
+def test_rewards_before_a_leaf_value_are_discounted_as_it_is_or_less(own, of_values, counts):
+    start = STARTS[:1]
+    nominals = np.full((1, 1, 10, 1), 0.3)
+    worth_nothing = LeafValue(lambda x: np.zeros(len(x)), of_values)
+    dynamics = double_integrator()
+    valued = plan(dynamics, start, nominals=nominals, leaf_value=worth_nothing, discount=own)
+    expected = measure(dynamics, start, nominals[:, 0], discount=counts)
+    np.testing.assert_allclose(valued.nominal_returns, expected)
 
 
 def test_leaf_value_sees_every_entry_of_a_dict_observation():
