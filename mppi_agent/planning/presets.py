@@ -21,8 +21,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "noise_std": 1.0,
             "discount": 1.0,
         },
-        # Chosen on the reset seeds from 10000 that the figures are from, so optimistic; expert alone.
-        # -3.84, 8 episodes; the same four: -3.83, and -5.0 with the defaults, whose noise is too
+        # Chosen on the reset seeds from 10000 that the figures are from, so optimistic; the expert
+        # alone: -3.84, 8 episodes; the same four: -3.83, and -5.0 with the defaults, whose noise is too
         # coarse near the goal. The coarse model ranks plans as the true one does.
         "Reacher-v5": {
             "horizon": 25,
@@ -39,16 +39,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "noise_std": 0.2,
             "search_substeps": 1,
         },
-        # On top of a policy of 2,247 in 500 steps, 3 episodes: 2,329, more in each. With the defaults
-        # it falls in one of two whole episodes, with these but 20 steps (0.16 s) in one of three.
+        # On top of a policy of 2,247 in 500 steps, 3 episodes: 2,329, more in each. With the
+        # defaults it falls in one of two whole episodes, with 20 steps (0.16 s) in one of three.
         "Walker2d-v5": {
             "num_samples": 32,
             "horizon": 50,
             "noise_std": 0.2,
             "search_substeps": 2,
         },
-        # 70 in the first 300 steps, 2 episodes; 41 with 100 samples of 50 white steps. A stroke pays
-        # only after seconds.
+        # 70 in the first 300 steps, 2 episodes; 41 with 100 samples of 50 white steps. A stroke
+        # pays only after seconds.
         "Swimmer-v5": {
             "horizon": 100,
             "knot_spacing": 10,
