@@ -22,8 +22,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "discount": 1.0,
         },
         # Chosen on the reset seeds from 10000 that the figures are from, so optimistic; the expert
-        # alone: -3.84, 8 episodes; the same four: -3.83, and -5.0 with the defaults, whose noise is too
-        # coarse near the goal. The coarse model ranks plans as the true one does.
+        # alone: -3.84, 8 episodes; -3.83 on the four on which the defaults, whose noise is too
+        # coarse near the goal, get -5.0. The coarse model ranks plans as the true one does.
         "Reacher-v5": {
             "horizon": 25,
             "iterations": 4,
