@@ -108,9 +108,10 @@ class MPPI:
                 (S, nu); NaN where that is not known. None: not known of any state.
 
         Returns:
-            For each state the best plan that was measured, its score never below any proposal's:
-            a mean, a proposal, or the best noisy sample where that is clearly better. A state all
-            of whose samples diverged keeps its nominal, with return -inf.
+            For each state the best plan that was measured, its score never below any proposal's
+            (the nominal's, where the search ran on another model): a mean, a proposal, or the best
+            noisy sample where that is clearly better. A state all of whose samples diverged keeps
+            its nominal, with return -inf.
 
         Raises:
             ValueError: If `nominals` has another shape or is not finite, or `leaf_value` is not
