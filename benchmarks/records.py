@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+
+from mppi_agent.dynamics.cores import num_cores
 
 __all__ = ["PROVENANCE", "append", "commit", "provenance"]
 
@@ -18,7 +19,7 @@ _PACKAGES = ("gymnasium", "mujoco", "stable_baselines3", "torch", "numpy")
 def provenance() -> dict[str, object]:
     """Return the columns `PROVENANCE`: cores that this process may use, commit, versions."""
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "commit": commit(),
         "versions": " ".join(f"{name}={version(name)}" for name in _PACKAGES),
         "machine": platform.machine(),
