@@ -1,6 +1,7 @@
 """Measure success on the tasks where exploration is the problem, one CSV line per run.
 
     python benchmarks/exploration.py all --algos expert mppigps ppo sac --minutes 10
+    python benchmarks/exploration.py table      # the lines so far, as the README shows them
 
 Success is `info["is_success"]` at the last step of an episode, over the same held-out reset seeds
 for everyone. The expert plans at every step and is not trained; its lines say what a step costs.
@@ -9,6 +10,7 @@ for everyone. The expert plans at every step and is not trained; its lines say w
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ NAMES = (
     "MultiTaskArm",
 )
 FIELDS = (
-    "env algo seed minutes seconds success episodes mean_return mean_length ms_per_step "
+    "env algo seed minutes seconds success episodes mean_return mean_length cpu_ms_per_step "
     "env_steps sim_steps"
 ).split()
 FIELDS += PROVENANCE
@@ -44,13 +46,16 @@ FIRST_SEED = 20_000  # the first of the usual held-out seeds chose the planner's
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("envs", nargs="+", choices=["all", *NAMES], metavar="ENV")
+    parser.add_argument("envs", nargs="+", choices=["all", "table", *NAMES], metavar="ENV")
     parser.add_argument("--algos", nargs="+", choices=["expert", *ALGOS], default=["expert"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--minutes", type=float, default=10, help="training time, not the expert's")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("exploration.csv"))
     args = parser.parse_args()
+    if "table" in args.envs:
+        print_table(args.out)
+        return
     for name in NAMES if "all" in args.envs else args.envs:
         for algo in args.algos:
             for seed in args.seeds:
@@ -89,17 +94,37 @@ def measure(name: str, algo: str, seed: int, minutes: float, episodes: int) -> d
 
 def success_of(controller: PolicyLike, env: gym.Env, seeds: Sequence[int]) -> dict[str, object]:
     """Return how often one episode from each seed ends in success, and at what cost."""
-    started = time.perf_counter()
+    started = time.process_time()  # of all threads: what a step costs on a shared machine, too
     demonstrations: list[Demonstration] = record(controller, env, seeds)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     lengths = [len(episode) for episode in demonstrations]
     return {
         "success": float(np.mean([episode.is_success for episode in demonstrations])),
         "episodes": len(seeds),
         "mean_return": round(float(np.mean([rewards_of(e).sum() for e in demonstrations])), 2),
         "mean_length": round(float(np.mean(lengths)), 1),
-        "ms_per_step": round(1e3 * seconds / sum(lengths), 2),
+        "cpu_ms_per_step": round(1e3 * seconds / sum(lengths), 2),
     }
+
+
+def print_table(path: Path) -> None:
+    """Print the success of everyone, one row per task and one figure per seed.
+
+    Args:
+        path: The CSV; of two lines of the same run, the later one counts.
+    """
+    with path.open(newline="") as file:
+        runs = {(row["env"], row["algo"], row["seed"]): row for row in csv.DictReader(file)}
+    algos = ("expert", *ALGOS)
+    print(f"| task | {' | '.join(algos)} | CPU ms per step of the expert |")
+    print("|---" * (len(algos) + 2) + "|")
+    for env in dict.fromkeys(env for env, _, _ in runs):
+        found = {
+            algo: [r for (e, a, _), r in runs.items() if (e, a) == (env, algo)] for algo in algos
+        }
+        cells = [", ".join(f"{float(row['success']):.2f}" for row in found[algo]) for algo in algos]
+        cost = ", ".join(f"{float(row['cpu_ms_per_step']):.0f}" for row in found["expert"])
+        print(f"| {env.rpartition('/')[2]} | {' | '.join(cells)} | {cost} |")
 
 
 if __name__ == "__main__":
