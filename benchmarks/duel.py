@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             for name in args.planners:
                 settings = settings_of(name, env_id, args.budget)
                 row = episode(task, name, settings, seed, args.steps)
-                _write(args.out, env_id, name, args.budget, row)
+                write(args.out, env_id, name, args.budget, row)
         task.dynamics.close()
 
 
@@ -88,7 +88,7 @@ def tune(args: argparse.Namespace) -> None:
         for name, settings in grid(task, args.planners):
             for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.seeds):
                 row = episode(task, name, settings, seed, args.steps)
-                _write(args.out, env_id, name, args.budget, row)
+                write(args.out, env_id, name, args.budget, row)
         task.dynamics.close()
 
 
@@ -221,7 +221,8 @@ def steps_per_second(env_id: str, rounds: int) -> float:
     return float(np.median(speeds[1:]))
 
 
-def _write(path: Path, env_id: str, name: str, budget: str, row: dict[str, Any]) -> None:
+def write(path: Path, env_id: str, name: str, budget: str, row: dict[str, Any]) -> None:
+    """Print the figures of an episode and add them to a CSV."""
     row = {"env": env_id, "planner": name, "budget": budget, **row}
     print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     append(path, {**row, **provenance()})
