@@ -5,23 +5,22 @@ from __future__ import annotations
 import csv
 import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
-from mppi_agent.dynamics.cores import num_cores
+from mppi_agent.machine import describe_machine
 
 __all__ = ["PROVENANCE", "append", "commit", "provenance"]
 
 PROVENANCE = ("cores", "commit", "versions", "machine")
-_PACKAGES = ("gymnasium", "mujoco", "stable_baselines3", "torch", "numpy")
 
 
 def provenance() -> dict[str, object]:
     """Return the columns `PROVENANCE`: cores that this process may use, commit, versions."""
+    found = describe_machine()
     return {
-        "cores": num_cores(),
+        "cores": found["cores"],
         "commit": commit(),
-        "versions": " ".join(f"{name}={version(name)}" for name in _PACKAGES),
+        "versions": " ".join(f"{name}={version}" for name, version in found["versions"].items()),
         "machine": platform.machine(),
     }
 
