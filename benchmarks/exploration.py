@@ -108,23 +108,31 @@ def success_of(controller: PolicyLike, env: gym.Env, seeds: Sequence[int]) -> di
 
 
 def print_table(path: Path) -> None:
-    """Print the success of everyone, one row per task and one figure per seed.
+    """Print who ends in success how often, one row per task and one figure per seed.
 
     Args:
         path: The CSV; of two lines of the same run, the later one counts.
     """
     with path.open(newline="") as file:
         runs = {(row["env"], row["algo"], row["seed"]): row for row in csv.DictReader(file)}
-    algos = ("expert", *ALGOS)
-    print(f"| task | {' | '.join(algos)} | CPU ms per step of the expert |")
-    print("|---" * (len(algos) + 2) + "|")
+    print(f"| task | expert, CPU ms per step | {' | '.join(ALGOS)} |")
+    print("|---" * (len(ALGOS) + 2) + "|")
     for env in dict.fromkeys(env for env, _, _ in runs):
-        found = {
-            algo: [r for (e, a, _), r in runs.items() if (e, a) == (env, algo)] for algo in algos
-        }
-        cells = [", ".join(f"{float(row['success']):.2f}" for row in found[algo]) for algo in algos]
-        cost = ", ".join(f"{float(row['cpu_ms_per_step']):.0f}" for row in found["expert"])
-        print(f"| {env.rpartition('/')[2]} | {' | '.join(cells)} | {cost} |")
+        cells = [
+            _cell([row for key, row in runs.items() if key[:2] == (env, algo)])
+            for algo in ("expert", *ALGOS)
+        ]
+        print(f"| {env.removeprefix('mppi_envs/').removesuffix('-v0')} | {' | '.join(cells)} |")
+
+
+def _cell(rows: Sequence[dict[str, str]]) -> str:
+    if not rows:
+        return ""
+    successes = ", ".join(f"{float(row['success']):.2f}" for row in rows)
+    if rows[0]["algo"] == "expert":
+        return f"{successes}, {float(rows[0]['cpu_ms_per_step']):.0f} ms"
+    minutes = sorted({f"{float(row['minutes']):g}" for row in rows}, key=float)
+    return f"{successes} in {' to '.join(minutes)} min"
 
 
 if __name__ == "__main__":
