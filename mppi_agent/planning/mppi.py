@@ -15,7 +15,7 @@ from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Rollout
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.noise import noise_matrix, sample_noise
-from mppi_agent.planning.objective import Objective, Scoring, Trajectories
+from mppi_agent.planning.objective import Objective, Scoring, Trajectories, discounted_sum
 from mppi_agent.planning.samples import Samples
 from mppi_agent.planning.weights import (
     effective_sample_size,
@@ -310,7 +310,7 @@ def discounted_returns(
     horizon = rollout.rewards.shape[-1]
     is_alive = np.arange(horizon) < rollout.lengths[..., None]
     rewards = np.where(is_alive & ~rollout.diverged[..., None], rollout.rewards, 0.0)
-    returns = rewards @ discount ** np.arange(horizon)
+    returns = discounted_sum(rewards, discount)
     if leaf_values is not None:
         returns = returns + discount**horizon * np.where(rollout.terminated, 0.0, leaf_values)
     return np.where(rollout.diverged | ~np.isfinite(returns), -np.inf, returns)
