@@ -159,7 +159,8 @@ class MPPI:
         nominal = means[0].first(1)
         best_mean, best_sample = Samples.join(means).best(1), Samples.join(bests).best(1)
         if self._search is self._dynamics:
-            final, steps = evaluate(self._dynamics, mean[:, None])
+            measured, steps = evaluate(self._dynamics, mean[:, None])
+            final = measured
         else:
             found = [nominal.controls, best_mean.controls, mean[:, None], best_sample.controls]
             measured, steps = evaluate(self._dynamics, np.concatenate(found, axis=1))
@@ -176,7 +177,7 @@ class MPPI:
             weights=weights,
             ess=effective_sample_size(weights),
             temperature=temperature,
-            diverged=diverged + final.diverged,
+            diverged=diverged + measured.diverged,
             sim_steps=sim_steps + steps,
             samples=pool.controls,
             scores=pool.scores,
