@@ -220,6 +220,9 @@ class MPPIAgent:
 
     def close(self) -> None:
         """Free the simulations; the env stays open."""
+        if self._proposing is not None:
+            self._proposing.close()
+            self._proposing = None
         self._dynamics.close()
         if self._search is not None:
             self._search.close()
@@ -286,6 +289,8 @@ class MPPIAgent:
         """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
         num = len(states) * per_state
         if self._proposing is None or self._proposing.num != num:
+            if self._proposing is not None:
+                self._proposing.close()
             self._proposing = self._dynamics.simulations(num)
         starts = [state for state in states for _ in range(per_state)]
         self._proposing.restore(starts)

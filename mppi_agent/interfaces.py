@@ -103,7 +103,8 @@ class Plan:
         weights: Importance weight of those samples, shape (S, K), each row summing to 1.
         ess: Effective sample size of the weights, 1 / sum(weights^2), shape (S,).
         temperature: Temperature of the last iteration, reward units, shape (S,).
-        diverged: Samples that diverged, over all iterations, shape (S,).
+        diverged: Samples that diverged, over all iterations, shape (S,); those measured again on
+            the true model after a search on another one count again.
         sim_steps: Env steps simulated for the whole call.
         samples: Controls of those samples, shape (S, K, H, nu).
         scores: What those samples are ranked by, shape (S, K): `returns`, unless the objective

@@ -306,6 +306,29 @@ def test_steps_of_the_policy_are_counted_too():
     assert helped.sim_steps == alone.sim_steps + proposals * CONFIG.horizon
 
 
+def test_no_simulations_of_the_policy_are_left_open():
+    dynamics = EnvStepDynamics(make_env())
+    opened: list[Any] = []
+    make = dynamics.simulations
+
+    def simulations(num: int) -> Any:
+        opened.append(make(num))
+        return opened[-1]
+
+    dynamics.simulations = simulations  # type: ignore[method-assign]
+    expert = make_expert(policy=SwingUp(), dynamics=dynamics)
+    state = expert.env.snapshot()
+    expert.label([state])
+    expert.label([state])
+    assert len(opened) == 1
+    expert.label([state, state])
+    expert.close()
+    assert len(opened) == 2
+    for one in opened:
+        with pytest.raises(RuntimeError, match="closed"):
+            one.restore([state] * one.num)
+
+
 @pytest.mark.parametrize("policy", [SwingUp(), Lazy()])
 def test_the_plan_is_never_worse_than_the_policy_itself(policy):
     expert = make_expert(policy=policy)

@@ -54,7 +54,7 @@ class CapturedAttributes(NamedTuple):
 
     Attributes:
         layout: Which attribute was captured how; `layout.others` are not state.
-        values: Values of `layout.immutable`.
+        values: Values of `layout.immutable`: numbers, strings and such, and tuples of them.
         copies: Values of `layout.plain`, private to this record.
         blob: Exact pickle of a dict of `layout.objects`; None without any.
     """
@@ -95,6 +95,7 @@ class AttributeCapture:
         self._size = -1
         self._layout = _Layout((), (), (), ())
         self._get_immutable = _getter(())
+        self._checked: tuple[Any, ...] = ()
         self._get_others = _getter(())
         self._kinds_of_others: tuple[type, ...] = ()
 
@@ -120,7 +121,8 @@ class AttributeCapture:
         layout = captured.layout
         is_same = layout is self._layout or layout == self._layout
         if is_same:
-            attributes.update(zip(layout.immutable, captured.values, strict=True))
+            # One layout, so of equal length: looking after that would take half as long again.
+            attributes.update(zip(layout.immutable, captured.values))  # noqa: B905
             if layout.plain:
                 attributes.update(zip(layout.plain, map(copy_plain, captured.copies), strict=True))
         else:
@@ -145,8 +147,13 @@ class AttributeCapture:
     def _read(self) -> CapturedAttributes:
         attributes, layout = self.owner.__dict__, self._layout
         values = self._get_immutable(attributes)
-        if not _IMMUTABLE.issuperset(map(type, values)):
-            raise _NotPlainError
+        is_sound = _IMMUTABLE.issuperset(map(type, values)) or all(
+            map(operator.is_, values, self._checked)  # tuples, looked through before
+        )
+        if not is_sound:
+            if not all(map(_is_immutable, values)):
+                raise _NotPlainError
+            self._checked = values
         others = self._kinds_of_others
         if others and others != tuple(map(type, self._get_others(attributes))):
             raise _NotPlainError
@@ -164,6 +171,8 @@ class AttributeCapture:
                 others.append(name)
             elif type(value) in _IMMUTABLE:
                 immutable.append(name)
+            elif _is_immutable(value) and not self._scalars_only:
+                immutable.append(name)
             elif self._scalars_only or _is_not_state(value, shared_ids):
                 others.append(name)
             elif _is_plain(value):
@@ -172,6 +181,7 @@ class AttributeCapture:
                 objects.append(name)
         self._layout = _Layout(tuple(immutable), tuple(plain), tuple(objects), tuple(others))
         self._get_immutable = _getter(self._layout.immutable)
+        self._checked = self._get_immutable(attributes)
         self._get_others = _getter(tuple(n for n in others if n not in self._exclude))
         self._kinds_of_others = tuple(map(type, self._get_others(attributes)))
         self._size = len(attributes)
@@ -200,11 +210,9 @@ def copy_plain(value: Any) -> Any:
     kind = type(value)
     if kind is np.ndarray and not value.dtype.hasobject:
         return value.copy("K")
-    if kind in _IMMUTABLE:
+    if _is_immutable(value):
         return value
     if kind is tuple:
-        if _IMMUTABLE.issuperset(map(type, value)):
-            return value
         return tuple([copy_plain(item) for item in value])
     if kind is list:
         return [copy_plain(item) for item in value]
@@ -258,6 +266,12 @@ def _getter(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...
     if len(names) > 1:
         return operator.itemgetter(*names)
     return lambda attributes: tuple([attributes[name] for name in names])
+
+
+def _is_immutable(value: Any) -> bool:
+    """Say whether a value is a number, a string or the like, or a tuple of nothing else."""
+    kind = type(value)
+    return kind in _IMMUTABLE or (kind is tuple and _IMMUTABLE.issuperset(map(type, value)))
 
 
 def _is_plain(value: Any) -> bool:

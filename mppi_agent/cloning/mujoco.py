@@ -18,9 +18,11 @@ from mppi_agent.cloning.base import AttributeAdapter
 
 __all__ = ["DERIVED_FIELDS", "MujocoAdapter"]
 
-# In the order of MuJoCo's memory: neighbours are then copied in one go.
+# In the order of MuJoCo's memory: neighbours are then copied in one go. Some are here only because
+# they are small and lie between two others: one run costs less than two.
 DERIVED_FIELDS = (
     "qacc",
+    "tree_asleep",
     "sensordata",
     "xpos",
     "xquat",
@@ -42,7 +44,12 @@ DERIVED_FIELDS = (
     "subtree_com",
     "cdof",
     "cinert",
+    "ten_wrapadr",
+    "ten_wrapnum",
+    "ten_J",
     "ten_length",
+    "wrap_obj",
+    "wrap_xpos",
     "actuator_length",
     "ten_velocity",
     "actuator_velocity",
@@ -87,7 +94,7 @@ class MujocoAdapter(AttributeAdapter):
         """Choose what is kept beside the integration state.
 
         Args:
-            fields: Names of float64 MjData fields that a step may read before it simulates.
+            fields: Names of MjData fields that a step may read before it simulates.
             model_fields: Names of MjModel fields that the env changes, such as "body_pos".
         """
         super().__init__()
@@ -207,7 +214,11 @@ class _Buffers:
             (view, slice(*span)) for view, span in zip(self._views, pairwise(ends), strict=True)
         ]
         self._derived_size = ends[-1]
-        self.slices = {name: self._place(array) for name, array in arrays.items() if array.size}
+        self.slices = {
+            name: self._place(array)
+            for name, array in arrays.items()
+            if array.size and array.dtype == np.float64
+        }
         self._version = mujoco.__version__
         warning = mujoco.mjtWarning
         first, last = int(warning.mjWARN_BADQPOS), int(warning.mjWARN_BADQACC)
@@ -249,7 +260,7 @@ def _require_version(found: str, wanted: str) -> None:
 
 
 def _runs(fields: list[np.ndarray]) -> list[np.ndarray]:
-    """Return flat views that cover float64 fields of one MjData, neighbours in one view.
+    """Return flat views, as float64, that cover fields of one MjData, neighbours in one view.
 
     Only the padding between two neighbours is covered besides: a view per field would be as exact,
     but costs several times more than the copying itself.
@@ -261,7 +272,7 @@ def _runs(fields: list[np.ndarray]) -> list[np.ndarray]:
         else:
             spans.append([start, start + num_bytes])
     return [
-        np.ctypeslib.as_array((ctypes.c_double * ((stop - start) // 8)).from_address(start))
+        np.ctypeslib.as_array((ctypes.c_double * -(-(stop - start) // 8)).from_address(start))
         for start, stop in spans
     ]
 

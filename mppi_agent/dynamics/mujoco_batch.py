@@ -29,14 +29,9 @@ from mppi_agent.interfaces import BatchTask, EnvState, RolloutBatch, StepBatch
 
 __all__ = ["MujocoBatchDynamics", "MujocoSimulations", "coarse_model", "quiet_physics"]
 
-_DIVERGENCE_WARNINGS = [
-    int(kind)
-    for kind in (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-    )
-]
+_BAD_NUMBERS = slice(  # the kinds of warning after which MuJoCo resets a simulation
+    int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1
+)
 
 
 class MujocoBatchDynamics(BatchDynamics):
@@ -136,6 +131,7 @@ class MujocoSimulations(BatchSimulations):
             {*task.before_fields, *task.after_fields}, model, num, num_threads
         )
         self._ctrl = self._batch.bind("ctrl")
+        self._bad_numbers = self._batch.warning[:, _BAD_NUMBERS, 1]  # how often, live
         self._before = {name: self._batch.bind(name) for name in task.before_fields}
         self._after = {name: self._batch.bind(name) for name in task.after_fields}
         # Derived fields lag behind the state: after restore they are not what a step computed.
@@ -234,7 +230,7 @@ class MujocoSimulations(BatchSimulations):
 
     def _diverged(self, select: Any) -> np.ndarray:
         # MuJoCo resets a broken simulation on its own, so a plain look at the state would miss it.
-        return self._batch.warning[select][:, _DIVERGENCE_WARNINGS, 1].any(axis=1)
+        return self._bad_numbers[select].any(axis=1)
 
 
 def coarse_model(model: mujoco.MjModel, dt_s: float, substeps: int) -> mujoco.MjModel:

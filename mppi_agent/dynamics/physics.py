@@ -40,6 +40,16 @@ def physics_for(
 class Physics(Batch):
     """Step N simulations, one control step or many at a time."""
 
+    def __init__(self, model: mujoco.MjModel, num: int, num_threads: int) -> None:
+        super().__init__(model, num, num_threads)
+        self._sizes: dict[str, int] = {}
+
+    def size(self, name: str) -> int:
+        """Return how many numbers an MjData field of one simulation holds."""
+        if name not in self._sizes:
+            self._sizes[name] = self.bind(name).size // self.nsim
+        return self._sizes[name]
+
     def run(
         self,
         controls: np.ndarray,

@@ -79,7 +79,7 @@ def rollout_in_stretches(
     """
     num, horizon = actions.shape[:2]
     fields = {*task.before_fields, *task.after_fields}
-    most_steps = _MOST_NUMBERS // (nstep * sum(_size(physics, name) for name in fields))
+    most_steps = _MOST_NUMBERS // (nstep * sum(map(physics.size, fields)))
     outcome = _Outcome(task, observations, (num, horizon), keep_observations)
     live = np.arange(num)
     start = 0
@@ -156,7 +156,8 @@ class _Outcome:
             rewards = np.where(np.arange(num_steps)[:, None] <= last, rewards, 0.0)
             self._lengths[live[has_ended]] = start + last[has_ended] + 1
             self._terminated[live] = has_ended
-        self._rewards[live, start:stop] = rewards.T
+        everyone = num == len(self._rewards)
+        self._rewards[slice(None) if everyone else live, start:stop] = rewards.T
         leaving = np.flatnonzero(has_ended | (stop == self._horizon))
         if leaving.size:
             seen = {name: values[last[leaving], leaving] for name, values in after.items()}
@@ -208,7 +209,3 @@ def _observe_all(task: BatchTask, after: dict[str, np.ndarray]) -> Observation:
 
 def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
-
-
-def _size(physics: Physics, name: str) -> int:
-    return int(np.prod(physics.bind(name).shape[1:]))

@@ -17,6 +17,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.nn import functional as F
 
+from mppi_agent.gps.inference import mean_actions
+
 __all__ = ["ActionHead", "CategoricalHead", "GaussianHead", "action_head"]
 
 
@@ -125,7 +127,7 @@ class GaussianHead(ActionHead):
         self, policy: ActorCriticPolicy, observations: Any, rng: np.random.Generator
     ) -> np.ndarray:
         """Add Gaussian noise to the noise-free action."""
-        mean = policy._predict(observations, deterministic=True).cpu().numpy()
+        mean = mean_actions(policy, observations).cpu().numpy()
         drawn = rng.standard_normal(mean.shape, dtype=np.float32)
         drawn *= _log_std(policy).exp().cpu().numpy()
         drawn += mean

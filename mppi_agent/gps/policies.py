@@ -13,11 +13,9 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
-    BaseModel,
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
@@ -27,10 +25,10 @@ from stable_baselines3.common.torch_layers import (
     FlattenExtractor,
     NatureCNN,
 )
-from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from mppi_agent.gps.action_heads import action_head
+from mppi_agent.gps.inference import DirectMode
 
 __all__ = [
     "CnnPolicy",
@@ -47,28 +45,15 @@ __all__ = [
 ]
 
 
-class _DirectMode(ActorCriticPolicy):
-    """Answer without the distribution where the answer is the output of the network.
-
-    Building a Gaussian takes longer than the network that it is built from.
-    """
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        if not (deterministic and isinstance(self.action_dist, DiagGaussianDistribution)):
-            return super()._predict(observation, deterministic)
-        features = BaseModel.extract_features(self, observation, self.pi_features_extractor)
-        return self.action_net(self.mlp_extractor.forward_actor(features))
-
-
-class MlpPolicy(_DirectMode):
+class MlpPolicy(DirectMode):
     """Act on vectors; SB3's policy of the same name, with the same weights."""
 
 
-class CnnPolicy(_DirectMode, ActorCriticCnnPolicy):
+class CnnPolicy(DirectMode, ActorCriticCnnPolicy):
     """Act on images; SB3's policy of the same name, with the same weights."""
 
 
-class MultiInputPolicy(_DirectMode, MultiInputActorCriticPolicy):
+class MultiInputPolicy(DirectMode, MultiInputActorCriticPolicy):
     """Act on Dict observations; SB3's policy of the same name, with the same weights."""
 
 

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
+from mppi_agent.dynamics.observations import (
+    join_observations,
+    select_rows,
+    stack_observations,
+    write_rows,
+)
 from mppi_agent.gps.view import PolicyView, flatten_time
 from mppi_agent.interfaces import EnvState, Observation, Simulations
 
@@ -132,20 +137,22 @@ class ClosedLoopSampler:
                 done = indices[self._from_reset[indices] & valid[t, indices]]
                 episode_returns.extend(self._returns[done].tolist())
                 write_rows(self._observations, indices, self._restart(indices))
-        observations = stack_observations(seen)
+        seen.append(view.observe(self._observations))
+        shown = stack_observations(seen)  # (T + 1, N, *obs)
         actions = np.stack(drawn)
-        values = view.values(policy, flatten_time(observations)).reshape(num_steps, num)
-        next_values = np.concatenate(
-            [values[1:], view.values(policy, view.observe(self._observations))[None]]
-        )
-        for t, indices, final in cut:
-            next_values[t, indices] = view.values(policy, final)
+        values = view.values(policy, flatten_time(shown)).reshape(num_steps + 1, num)
+        next_values = values[1:].copy()
+        if cut:
+            finals = join_observations([final for *_, final in cut], axis=0)
+            times = np.concatenate([np.full(len(indices), t) for t, indices, _ in cut])
+            where = times, np.concatenate([indices for _, indices, _ in cut])
+            next_values[where] = view.values(policy, finals)
         next_values[terminated] = 0.0
         return SampleBatch(
-            observations=observations,
+            observations=select_rows(shown, slice(-1)),
             actions=actions,
             rewards=rewards,
-            values=values,
+            values=values[:-1],
             next_values=np.where(valid, next_values, 0.0),
             ends=ends,
             valid=valid,

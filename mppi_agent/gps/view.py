@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from mppi_agent.gps.action_heads import action_head
+from mppi_agent.gps.inference import values
 from mppi_agent.interfaces import Observation
 
 __all__ = ["PolicyView"]
@@ -73,9 +74,8 @@ class PolicyView:
         return self._head.to_env(actions)
 
     def values(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
-        """Return the value head, reward units, shape (N,)."""
-        with th.no_grad():
-            return policy.predict_values(as_tensors(policy, observations)).flatten().cpu().numpy()
+        """Return the value head, to rounding, reward units, shape (N,)."""
+        return values(policy, as_tensors(policy, observations)).flatten().cpu().numpy()
 
 
 def flatten_time(observations: Observation) -> Observation:

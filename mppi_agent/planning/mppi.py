@@ -15,7 +15,7 @@ from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Rollout
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.noise import noise_matrix, sample_noise
-from mppi_agent.planning.objective import Objective, Scoring, Trajectories
+from mppi_agent.planning.objective import Objective, Scoring, Trajectories, discounted_sum
 from mppi_agent.planning.samples import Samples
 from mppi_agent.planning.weights import (
     effective_sample_size,
@@ -159,7 +159,8 @@ class MPPI:
         nominal = means[0].first(1)
         best_mean, best_sample = Samples.join(means).best(1), Samples.join(bests).best(1)
         if self._search is self._dynamics:
-            final, steps = evaluate(self._dynamics, mean[:, None])
+            measured, steps = evaluate(self._dynamics, mean[:, None])
+            final = measured
         else:
             found = [nominal.controls, best_mean.controls, mean[:, None], best_sample.controls]
             measured, steps = evaluate(self._dynamics, np.concatenate(found, axis=1))
@@ -176,7 +177,7 @@ class MPPI:
             weights=weights,
             ess=effective_sample_size(weights),
             temperature=temperature,
-            diverged=diverged + final.diverged,
+            diverged=diverged + measured.diverged,
             sim_steps=sim_steps + steps,
             samples=pool.controls,
             scores=pool.scores,
@@ -310,7 +311,7 @@ def discounted_returns(
     horizon = rollout.rewards.shape[-1]
     is_alive = np.arange(horizon) < rollout.lengths[..., None]
     rewards = np.where(is_alive & ~rollout.diverged[..., None], rollout.rewards, 0.0)
-    returns = rewards @ discount ** np.arange(horizon)
+    returns = discounted_sum(rewards, discount)
     if leaf_values is not None:
         returns = returns + discount**horizon * np.where(rollout.terminated, 0.0, leaf_values)
     return np.where(rollout.diverged | ~np.isfinite(returns), -np.inf, returns)

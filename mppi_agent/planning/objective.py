@@ -13,7 +13,7 @@ import numpy as np
 
 from mppi_agent.interfaces import EnvState, Observation, RolloutBatch
 
-__all__ = ["Objective", "Scoring", "Term", "Trajectories"]
+__all__ = ["Objective", "Scoring", "Term", "Trajectories", "discounted_sum"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,12 @@ class Trajectories:
                 f"a quantity per step must have shape (S, K, H) = {shape}, got "
                 f"{np.shape(per_step)}; reduce the axes of observations or actions first"
             )
-        alive = np.where(self.is_alive, per_step, 0.0)
-        return np.asarray(alive @ self.discount ** np.arange(shape[-1]))
+        return discounted_sum(np.where(self.is_alive, per_step, 0.0), self.discount)
+
+
+def discounted_sum(per_step: np.ndarray, discount: float) -> np.ndarray:
+    """Add up a quantity per step, shape (S, K, H): (S, K), to the last digit the same at any K."""
+    return np.einsum("skh,h->sk", per_step, discount ** np.arange(per_step.shape[-1]))
 
 
 class Term(Protocol):

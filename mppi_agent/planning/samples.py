@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,9 @@ class Samples:
     @classmethod
     def join(cls, parts: Sequence[Samples]) -> Samples:
         """Put samples of the same states side by side, in the order given."""
+        parts = [part for part in parts if part.count] or parts[:1]
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([part.controls for part in parts], axis=1),
             np.concatenate([part.returns for part in parts], axis=1),
@@ -54,15 +58,18 @@ class Samples:
 
     def first(self, count: int) -> Samples:
         """Return the first `count` samples of each state."""
-        return self._take(np.broadcast_to(np.arange(count), (len(self.returns), count)))
+        return self._pick((slice(None), slice(count)))
 
     def split(self) -> list[Samples]:
         """Return each sample by itself, K = 1."""
-        return [self._take(np.full((len(self.returns), 1), k)) for k in range(self.count)]
+        return [self._pick((slice(None), slice(k, k + 1))) for k in range(self.count)]
 
     def best(self, count: int) -> Samples:
         """Return the `count` samples that rank highest, best first; ties keep their order."""
-        return self._take(np.lexsort((-self.scores, self.violations), axis=1)[:, :count])
+        if self.count == 1:
+            return self.first(count)
+        order = np.lexsort((-self.scores, self.violations), axis=1)
+        return self._pick((_rows(order), order[:, :count]))
 
     def standing(self) -> np.ndarray:
         """Return by how much samples count for the weights, shape (S, K).
@@ -85,7 +92,8 @@ class Samples:
         """
         num_states, _, horizon, action_dims = self.controls.shape
         flat = self.controls.reshape(num_states, self.count, horizon * action_dims)
-        mean = (weights[:, None] @ flat).reshape(num_states, horizon, action_dims)
+        # Not a matrix product: numpy's have threads, which take the cores of the next rollout.
+        mean = np.einsum("sk,skj->sj", weights, flat).reshape(num_states, horizon, action_dims)
         return np.clip(mean, -1.0, 1.0)  # rounding may pass the bounds by one digit
 
     def median_return(self) -> np.ndarray:
@@ -96,14 +104,16 @@ class Samples:
         ordered = -np.sort(-self.returns, axis=1)  # best first, diverged last
         alive = self.count - self.diverged
         middle = np.maximum(alive - 1, 0) // 2
-        median = np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]
+        median = ordered[_rows(ordered)[:, 0], middle]
         return np.where(alive > 0, median, 0.0)
 
-    def _take(self, index: np.ndarray) -> Samples:
-        """Return the samples `index`, shape (S, any), of each state."""
+    def _pick(self, index: tuple[Any, Any]) -> Samples:
+        """Return the samples at an index of the first two axes, (S, any)."""
         return Samples(
-            np.take_along_axis(self.controls, index[:, :, None, None], axis=1),
-            np.take_along_axis(self.returns, index, axis=1),
-            np.take_along_axis(self.scores, index, axis=1),
-            np.take_along_axis(self.violations, index, axis=1),
+            self.controls[index], self.returns[index], self.scores[index], self.violations[index]
         )
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    """Return the first half of an index that picks per row; `take_along_axis` is slow."""
+    return np.arange(len(array))[:, None]

@@ -6,9 +6,9 @@ import numpy as np
 
 __all__ = ["effective_sample_size", "softmax_weights", "temperature_for_ess"]
 
-# The bracket spans about 8 units of log temperature: cut in 4 eight times, relative error < 1e-3.
-_SECTIONS = 4
-_ROUNDS = 8
+# The bracket spans about 8 units of log temperature: cut in 16 four times, relative error < 1e-3.
+_SECTIONS = 16
+_ROUNDS = 4
 _SMALLEST_TEMPERATURE = 1e-12  # reward units; reached only when the best returns tie at 0
 
 
@@ -91,7 +91,7 @@ def temperature_for_ess(returns: np.ndarray, ess_fraction: float, floor: float) 
     high = np.log(positive_gap / np.log((beyond + 1) / target))
 
     advantages = np.where(count[:, None] > 0, ordered - best[:, None], 0.0)
-    # Bisection, but with three cuts at a time: fewer and larger array operations.
+    # Bisection, but with many cuts at a time: fewer and larger array operations.
     shares = np.arange(1, _SECTIONS) / _SECTIONS
     width = high - low
     for _ in range(_ROUNDS):

@@ -115,6 +115,24 @@ def test_custom_env_is_cloned_by_its_attributes():
     assert env.gain(1.0) == 3.0
 
 
+def test_a_tuple_that_comes_to_hold_what_changes_is_copied_from_then_on():
+    env = Walk()
+    env.limits = (0.0, 1.0)
+    cloneable = Cloneable(env)
+    cloneable.reset(seed=0)
+    constant = cloneable.snapshot()
+    env.limits = (0.0, [1.0])
+    changing = cloneable.snapshot()
+    env.limits[1][0] = 2.0
+    cloneable.restore(changing)
+    assert env.limits == (0.0, [1.0])
+    env.limits[1][0] = 3.0
+    cloneable.restore(changing)
+    assert env.limits == (0.0, [1.0])
+    cloneable.restore(constant)
+    assert env.limits == (0.0, 1.0)
+
+
 class Remote(Walk):
     """A walk that cannot be copied: it holds a socket."""
 

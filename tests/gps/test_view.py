@@ -92,7 +92,8 @@ def test_best_actions_and_values_are_the_policys():
     assert (best == 3.0).any() and (best == -1.0).any()
     with th.no_grad():
         values = policy.predict_values(th.as_tensor(seen)).numpy().ravel()
-    np.testing.assert_array_equal(plain_view().values(policy, seen), values)
+    # Another tanh than torch's: the last digit may differ.
+    np.testing.assert_allclose(plain_view().values(policy, seen), values, rtol=1e-5, atol=1e-6)
 
 
 def test_drawn_actions_have_the_policys_mean_and_std():

@@ -366,6 +366,13 @@ def test_a_search_on_the_model_itself_finds_the_same_plan():
     assert verified.sim_steps == alone.sim_steps + 2 * 3 * 10  # three candidates measured again
 
 
+def test_what_diverges_only_where_the_search_is_verified_is_counted():
+    broken = double_integrator(diverge_at=-1.0)
+    found = search_on(double_integrator(), broken, np.zeros((2, 1, 10, 1)))
+    assert np.isfinite(found.returns).all()  # of the search
+    assert found.diverged.tolist() == [4, 4]  # nominal, best mean, last mean, best sample
+
+
 def test_a_search_on_a_model_that_misleads_does_no_harm():
     dynamics = double_integrator()
     nominals = np.zeros((2, 1, 10, 1))
