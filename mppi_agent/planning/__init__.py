@@ -23,6 +23,7 @@ from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
 from mppi_agent.planning.presets import PRESETS
 from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
+from mppi_agent.planning.reflexes import Reflexes
 from mppi_agent.planning.terms import (
     ActionRate,
     Constraint,
@@ -54,6 +55,7 @@ __all__ = [
     "Objective",
     "PolicyPrior",
     "Proposer",
+    "Reflexes",
     "RewardTerm",
     "Term",
     "Trajectories",

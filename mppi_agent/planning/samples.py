@@ -15,28 +15,37 @@ class Samples:
     """Hold K measured plans for each of S states.
 
     Attributes:
-        controls: Normalised, shape (S, K, H, nu).
+        parameters: What the search varies, shape (S, K, H + d, nu): the controls, or feedforward
+            controls and d rows of gains.
+        controls: As they were done, normalised, shape (S, K, H, nu).
         returns: The env's own, shape (S, K); -inf if the simulation diverged.
         scores: What samples are ranked by, shape (S, K); -inf if the simulation diverged.
         violations: Of what comes before any score, shape (S, K), >= 0; inf if it diverged.
     """
 
+    parameters: np.ndarray
     controls: np.ndarray
     returns: np.ndarray
     scores: np.ndarray
     violations: np.ndarray
 
     @classmethod
-    def none_like(cls, controls: np.ndarray) -> Samples:
-        """Return no samples (K = 0) for controls of shape (S, any, H, nu)."""
-        none = np.empty((controls.shape[0], 0))
-        return cls(controls[:, :0], none, none, none)
+    def none_like(cls, parameters: np.ndarray, horizon: int) -> Samples:
+        """Return no samples (K = 0) for parameters of shape (S, any, H + d, nu)."""
+        none, nothing = np.empty((parameters.shape[0], 0)), parameters[:, :0]
+        controls = nothing if parameters.shape[2] == horizon else nothing[:, :, :horizon]
+        return cls(nothing, controls, none, none, none)
 
     @classmethod
     def join(cls, parts: Sequence[Samples]) -> Samples:
         """Put samples of the same states side by side, in the order given."""
+        parameters = np.concatenate([part.parameters for part in parts], axis=1)
+        controls = parameters
+        if not all(part.controls is part.parameters for part in parts):
+            controls = np.concatenate([part.controls for part in parts], axis=1)
         return cls(
-            np.concatenate([part.controls for part in parts], axis=1),
+            parameters,
+            controls,
             np.concatenate([part.returns for part in parts], axis=1),
             np.concatenate([part.scores for part in parts], axis=1),
             np.concatenate([part.violations for part in parts], axis=1),
@@ -54,15 +63,15 @@ class Samples:
 
     def first(self, count: int) -> Samples:
         """Return the first `count` samples of each state."""
-        return self._take(np.broadcast_to(np.arange(count), (len(self.returns), count)))
+        return self.pick(np.broadcast_to(np.arange(count), (len(self.returns), count)))
 
     def split(self) -> list[Samples]:
         """Return each sample by itself, K = 1."""
-        return [self._take(np.full((len(self.returns), 1), k)) for k in range(self.count)]
+        return [self.pick(np.full((len(self.returns), 1), k)) for k in range(self.count)]
 
     def best(self, count: int) -> Samples:
         """Return the `count` samples that rank highest, best first; ties keep their order."""
-        return self._take(np.lexsort((-self.scores, self.violations), axis=1)[:, :count])
+        return self.pick(np.lexsort((-self.scores, self.violations), axis=1)[:, :count])
 
     def standing(self) -> np.ndarray:
         """Return by how much samples count for the weights, shape (S, K).
@@ -75,18 +84,20 @@ class Samples:
         return np.where(has_sound, np.where(is_sound, self.scores, -np.inf), -self.violations)
 
     def weighted_mean(self, weights: np.ndarray) -> np.ndarray:
-        """Average the controls.
+        """Average the parameters.
 
         Args:
             weights: Shape (S, K), each row summing to 1.
 
         Returns:
-            Shape (S, H, nu), in [-1, 1] as the samples are.
+            Shape (S, H + d, nu), the first H rows in [-1, 1] as those of the samples are.
         """
-        num_states, _, horizon, action_dims = self.controls.shape
-        flat = self.controls.reshape(num_states, self.count, horizon * action_dims)
-        mean = (weights[:, None] @ flat).reshape(num_states, horizon, action_dims)
-        return np.clip(mean, -1.0, 1.0)  # rounding may pass the bounds by one digit
+        num_states, _, rows, action_dims = self.parameters.shape
+        flat = self.parameters.reshape(num_states, self.count, rows * action_dims)
+        mean = (weights[:, None] @ flat).reshape(num_states, rows, action_dims)
+        planned = mean[:, : self.controls.shape[2]]
+        np.clip(planned, -1.0, 1.0, out=planned)  # rounding may pass the bounds by one digit
+        return mean
 
     def median_return(self) -> np.ndarray:
         """Return the (upper) median return of the samples that did not diverge, shape (S,).
@@ -99,10 +110,15 @@ class Samples:
         median = np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]
         return np.where(alive > 0, median, 0.0)
 
-    def _take(self, index: np.ndarray) -> Samples:
+    def pick(self, index: np.ndarray) -> Samples:
         """Return the samples `index`, shape (S, any), of each state."""
+        parameters = np.take_along_axis(self.parameters, index[:, :, None, None], axis=1)
+        controls = parameters
+        if self.controls is not self.parameters:
+            controls = np.take_along_axis(self.controls, index[:, :, None, None], axis=1)
         return Samples(
-            np.take_along_axis(self.controls, index[:, :, None, None], axis=1),
+            parameters,
+            controls,
             np.take_along_axis(self.returns, index, axis=1),
             np.take_along_axis(self.scores, index, axis=1),
             np.take_along_axis(self.violations, index, axis=1),
