@@ -113,12 +113,8 @@ class MPPIAgent:
             )
         reflexes = None
         if self.config.reflex_std > 0:
-            reflexes = Reflexes.fitted_to(
-                self._search or self._dynamics,
-                self.scaling,
-                self.config.horizon,
-                closed_loop_rollout,
-            )
+            model, horizon = self._search or self._dynamics, self.config.horizon
+            reflexes = Reflexes.fitted_to(model, self.scaling, horizon, closed_loop_rollout)
         self._num_gains = 0 if reflexes is None else reflexes.dims
         self._planner = MPPI(
             self.config,

@@ -177,9 +177,7 @@ class MPPI:
             measured, steps = evaluate(self._true, np.concatenate(found, axis=1))
             nominal, best_mean, final, best_sample = measured.split()
         # The nominal stays first and the first wins ties: no change without a gain.
-        chosen = self._choose(
-            Samples.join([nominal, best_mean, final]).best(1), best_sample, pool
-        )
+        chosen = self._choose(Samples.join([nominal, best_mean, final]).best(1), best_sample, pool)
         return Plan(
             controls=chosen.controls[:, 0],
             feedforward=chosen.parameters[:, 0, : self.config.horizon],

@@ -9,7 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["KnotBasis", "cubic_basis", "linear_basis", "noise_matrix", "sample_noise", "with_gain_noise"]
+__all__ = [
+    "KnotBasis",
+    "cubic_basis",
+    "linear_basis",
+    "noise_matrix",
+    "sample_noise",
+    "with_gain_noise",
+]
 
 KnotBasis = Callable[[int, int], np.ndarray]
 """Map (horizon, knot_spacing) to a matrix from knots to control steps, shape (H, num_knots)."""

@@ -135,8 +135,10 @@ class OpenLoop:
         """Return controls, which the parameters are, actions and outcome."""
         actions = self._scaling.to_env(parameters)
         if keep_observations:
-            return parameters, actions, self._dynamics.rollout(
-                states, actions, keep_observations=True
+            return (
+                parameters,
+                actions,
+                self._dynamics.rollout(states, actions, keep_observations=True),
             )
         return parameters, actions, self._dynamics.rollout(states, actions)
 
