@@ -98,7 +98,7 @@ class MPPIAgent:
     ) -> None:
         self.env = _open(env)
         cloneable = sub_env(self.env)
-        self.config = config or MPPIConfig.for_env(cloneable)
+        self.config = config or MPPIConfig.for_env(cloneable, with_policy=policy is not None)
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
         self._policy = policy

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mppi_agent.planning.noise import KnotBasis, linear_basis
-from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.presets import ALONE, PRESETS
 
 __all__ = ["MPPIConfig"]
 
@@ -114,6 +114,7 @@ class MPPIConfig:
         budget_ms: float | None = None,
         *,
         steps_per_second: float | None = None,
+        with_policy: bool = False,
     ) -> MPPIConfig:
         """Return the measured preset of an env, or the defaults where there is none.
 
@@ -122,6 +123,7 @@ class MPPIConfig:
             budget_ms: Planning time per control step, ms; needs `steps_per_second`. None keeps the
                 preset's number of samples.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
+            with_policy: Whether a policy proposes plans; without one, some envs need reflexes.
 
         Returns:
             The settings, fitted to the budget as by `fitted_to`.
@@ -133,7 +135,9 @@ class MPPIConfig:
             env_id = env
         else:
             env_id = env.spec.id if env.spec is not None else ""
-        config = cls(**PRESETS.get(env_id.rpartition(":")[2], {}))
+        name = env_id.rpartition(":")[2]
+        alone = {} if with_policy else ALONE.get(name, {})
+        config = cls(**{**PRESETS.get(name, {}), **alone})
         if (budget_ms is None) != (steps_per_second is None):
             raise ValueError(
                 f"budget_ms={budget_ms} and steps_per_second={steps_per_second} must be given "
