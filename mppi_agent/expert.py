@@ -147,8 +147,8 @@ class MPPIAgent:
         Args:
             observation: As the env returned it; one row per env, or a single one. Planning starts
                 from the env's full state, so only the number of rows matters.
-            state: The warm start that the last call returned, arrays of shape (n_envs, H, nu) and
-                (n_envs, d, nu), the gains of its reflexes; None: the agent's own memory.
+            state: The warm start that the last call returned, an array of shape (n_envs, H, nu)
+                and, with reflexes, their gains, (n_envs, d, nu); None: the agent's own memory.
             episode_start: True where an env was reset, shape (n_envs,); its plan starts afresh.
                 A reset that `episode_start` leaves out is noticed all the same.
             deterministic: True: act on the best plan. False: add the planner's noise.
@@ -157,8 +157,8 @@ class MPPIAgent:
             Actions in env units, shape (n_envs, *action), or (*action) for a single observation;
             and the warm start for the next call.
         """
-        nominals, gains = (self._nominals, self._gains) if state is None else state
-        nominals, gains = nominals.copy(), gains.copy()
+        nominals = (self._nominals if state is None else state[0]).copy()
+        gains = (self._gains if state is None or not self._num_gains else state[1]).copy()
         resets = self._ask("num_resets")
         for i, (now, before) in enumerate(zip(resets, self._resets, strict=True)):
             if now != before or (episode_start is not None and episode_start[i]):
@@ -182,7 +182,8 @@ class MPPIAgent:
         self._previous = first.copy()
         actions = self.scaling.to_env(first)
         is_single = not _has_rows(observation, self._dynamics.observation_space)
-        return (actions[0] if is_single else actions), (self._nominals, self._gains)
+        memory = (self._nominals, self._gains) if self._num_gains else (self._nominals,)
+        return (actions[0] if is_single else actions), memory
 
     def label(
         self,
