@@ -124,8 +124,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 # core, reset seeds from 10000 that chose the settings, so optimistic.
 ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # HOPPER
+        # 1,559 and 852 (falls after 439 and 312 steps), 99 ms per step; with 128 samples of 100
+        # steps, two iterations and no reflexes 390 and 374 (144 and 144 steps), 70 ms.
         "Hopper-v5": {
+            "num_samples": 64,
             "horizon": 150,
             "iterations": 1,
             "knot_spacing": 4,
@@ -134,7 +136,7 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "discount": 0.995,
             "search_substeps": 1,
         },
-        # WALKER
+        # 4,203 (falls after 878 steps) and 2,321 in the first 500, 105 and 120 ms per step.
         "Walker2d-v5": {
             "num_samples": 64,
             "horizon": 100,
