@@ -136,7 +136,8 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "discount": 0.995,
             "search_substeps": 1,
         },
-        # 4,203 (falls after 878 steps) and 2,321 in the first 500, 105 and 120 ms per step.
+        # 4,203 (falls after 878 steps); 2,321 in the first 500 of another episode, 120 ms per step;
+        # there 1,877 in 148 ms with 96 samples, two iterations, noise 0.3 and no reflexes.
         "Walker2d-v5": {
             "num_samples": 64,
             "horizon": 100,
