@@ -16,6 +16,7 @@ import numpy as np
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
+from mppi_agent.dynamics.rollout import closed_loop_rollout
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Simulations
 from mppi_agent.planning import (
     MPPI,
@@ -29,6 +30,7 @@ from mppi_agent.planning import (
     Objective,
     PolicyPrior,
     Proposer,
+    Reflexes,
     Term,
     shift_nominal,
 )
@@ -96,7 +98,7 @@ class MPPIAgent:
     ) -> None:
         self.env = _open(env)
         cloneable = sub_env(self.env)
-        self.config = config or MPPIConfig.for_env(cloneable)
+        self.config = config or MPPIConfig.for_env(cloneable, with_policy=policy is not None)
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
         self._policy = policy
@@ -109,14 +111,25 @@ class MPPIAgent:
             self._search = coarse_model_of(
                 self._dynamics, substeps, "use a config with search_substeps=None"
             )
+        reflexes = None
+        if self.config.reflex_std > 0:
+            model, horizon = self._search or self._dynamics, self.config.horizon
+            reflexes = Reflexes.fitted_to(model, self.scaling, horizon, closed_loop_rollout)
+        self._num_gains = 0 if reflexes is None else reflexes.dims
         self._planner = MPPI(
-            self.config, self._dynamics, self.scaling, self._objective, search=self._search
+            self.config,
+            self._dynamics,
+            self.scaling,
+            self._objective,
+            search=self._search,
+            reflexes=reflexes,
         )
         self._proposing: Simulations | None = None
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
         self._labelling_rng = np.random.default_rng(labelling)
         self._nominals = self.cold_start(getattr(self.env, "num_envs", 1))
+        self._gains = np.zeros((len(self._nominals), self._num_gains, self.scaling.action_dims))
         self._previous = np.full_like(self._nominals[:, 0], np.nan)
         self._resets = self._ask("num_resets")
         self.last_plan: Plan | None = None
@@ -134,8 +147,8 @@ class MPPIAgent:
         Args:
             observation: As the env returned it; one row per env, or a single one. Planning starts
                 from the env's full state, so only the number of rows matters.
-            state: The warm start that the last call returned, one array of shape
-                (n_envs, H, nu); None: the agent's own memory.
+            state: The warm start that the last call returned, an array of shape (n_envs, H, nu)
+                and, with reflexes, their gains, (n_envs, d, nu); None: the agent's own memory.
             episode_start: True where an env was reset, shape (n_envs,); its plan starts afresh.
                 A reset that `episode_start` leaves out is noticed all the same.
             deterministic: True: act on the best plan. False: add the planner's noise.
@@ -145,18 +158,23 @@ class MPPIAgent:
             and the warm start for the next call.
         """
         nominals = (self._nominals if state is None else state[0]).copy()
+        gains = (self._gains if state is None or not self._num_gains else state[1]).copy()
         resets = self._ask("num_resets")
         for i, (now, before) in enumerate(zip(resets, self._resets, strict=True)):
             if now != before or (episode_start is not None and episode_start[i]):
-                nominals[i] = 0.0
+                nominals[i], gains[i] = 0.0, 0.0
                 self._previous[i] = np.nan
         self._resets = resets
         states = self.states()
         for term in self._novelties:
             term.visit(states)
-        plan = self._plan(states, nominals, self._acting_rng, previous_controls=self._previous)
+        plan = self._plan(
+            states, nominals, self._acting_rng, previous_controls=self._previous, gains=gains
+        )
         self.last_plan = plan
-        self._nominals = shift_nominal(plan.controls)
+        # Reflexes go on by themselves; an action that is repeated would only push them aside.
+        tail = np.zeros_like(nominals[:, :1]) if self._num_gains else None
+        self._nominals, self._gains = shift_nominal(plan.feedforward, tail=tail), plan.gains
         first = plan.controls[:, 0]
         if not deterministic:
             noise = self._acting_rng.standard_normal(first.shape)
@@ -164,7 +182,8 @@ class MPPIAgent:
         self._previous = first.copy()
         actions = self.scaling.to_env(first)
         is_single = not _has_rows(observation, self._dynamics.observation_space)
-        return (actions[0] if is_single else actions), (self._nominals,)
+        memory = (self._nominals, self._gains) if self._num_gains else (self._nominals,)
+        return (actions[0] if is_single else actions), memory
 
     def label(
         self,
@@ -202,6 +221,7 @@ class MPPIAgent:
             "acting_rng": self._acting_rng.bit_generator.state,
             "labelling_rng": self._labelling_rng.bit_generator.state,
             "nominals": self._nominals,
+            "gains": self._gains,
             "previous": self._previous,
             "visited": [term.state_dict() for term in self._novelties],
             "sim_steps": self.sim_steps,
@@ -211,7 +231,7 @@ class MPPIAgent:
         """Plan on as the agent that `state_dict` was taken of; its env must be in that state."""
         self._acting_rng.bit_generator.state = state["acting_rng"]
         self._labelling_rng.bit_generator.state = state["labelling_rng"]
-        self._nominals = state["nominals"]
+        self._nominals, self._gains = state["nominals"], state["gains"]
         self._previous = state["previous"]
         for term, visited in zip(self._novelties, state["visited"], strict=True):
             term.load_state_dict(visited)
@@ -236,6 +256,7 @@ class MPPIAgent:
         *,
         policy_leads: bool = True,
         previous_controls: np.ndarray | None = None,
+        gains: np.ndarray | None = None,
     ) -> Plan:
         horizon = self.config.horizon
         proposals = np.concatenate(
@@ -245,12 +266,19 @@ class MPPIAgent:
         if self._policy is not None:
             sampled = self._policy_proposals(states, rng, self._room_for(proposals))
             policy_steps = sampled[..., 0].size
-            parts = [sampled[:, :1], proposals] if policy_leads else [proposals, sampled[:, :1]]
+            # The first nominal is the one whose gains are known.
+            leads = policy_leads and not self._num_gains
+            parts = [sampled[:, :1], proposals] if leads else [proposals, sampled[:, :1]]
             proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
             if leaf_value is None:
                 leaf_value = getattr(self._policy, "leaf_value", None)
         plan = self._planner.plan(
-            states, proposals, rng, leaf_value=leaf_value, previous_controls=previous_controls
+            states,
+            proposals,
+            rng,
+            leaf_value=leaf_value,
+            previous_controls=previous_controls,
+            gains=gains,
         )
         plan = replace(plan, sim_steps=plan.sim_steps + policy_steps)
         self.sim_steps += plan.sim_steps

@@ -109,6 +109,9 @@ class Plan:
         samples: Controls of those samples, shape (S, K, H, nu).
         scores: What those samples are ranked by, shape (S, K): `returns`, unless the objective
             holds more than the env's own return.
+        feedforward: Controls of the plan before it reacts to anything, in [-1, 1], shape
+            (S, H, nu); the same as `controls` where it does not.
+        gains: By which the plan reacts to what it observes, shape (S, d, nu); d = 0: it does not.
     """
 
     controls: np.ndarray
@@ -122,6 +125,8 @@ class Plan:
     sim_steps: int
     samples: np.ndarray
     scores: np.ndarray
+    feedforward: np.ndarray
+    gains: np.ndarray
 
 
 class StateAdapter(Protocol):

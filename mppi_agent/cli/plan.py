@@ -52,7 +52,10 @@ def _plan(options: argparse.Namespace) -> int:
     from mppi_agent.plan_run import run_plan
     from mppi_agent.planning import MPPIConfig, load_preset
 
-    config = load_preset(options.preset) if options.preset else MPPIConfig.for_env(options.env)
+    if options.preset:
+        config = load_preset(options.preset)
+    else:
+        config = MPPIConfig.for_env(options.env, with_policy=options.policy is not None)
     wanted = {"num_samples": options.num_samples, "horizon": options.horizon}
     config = replace(config, **{name: value for name, value in wanted.items() if value is not None})
     policy = None

@@ -1,11 +1,11 @@
-"""Open-loop rollouts on any set of simulations, and the checks on what enters them.
+"""Rollouts on any set of simulations, open and closed loop, and the checks on what enters them.
 
 states (S), actions (S, K, H) -> restore S x K simulations -> step the live ones -> RolloutBatch
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -19,9 +19,11 @@ from mppi_agent.dynamics.observations import (
     stack_observations,
     write_rows,
 )
-from mppi_agent.interfaces import EnvState, RolloutBatch, Simulations, StepBatch
+from mppi_agent.interfaces import EnvState, Observation, RolloutBatch, Simulations, StepBatch
 
 __all__ = [
+    "Act",
+    "closed_loop_rollout",
     "join_batches",
     "join_steps",
     "open_loop_rollout",
@@ -29,6 +31,11 @@ __all__ = [
     "validate_actions",
     "validate_rollout",
 ]
+
+
+Act = Callable[[int, Observation, np.ndarray], np.ndarray]
+"""Map the step (0, 1, ...), the observations of the simulations that still run, leading axis n,
+and which of the S x K these are, shape (n,), to their actions in env units, shape (n, *action)."""
 
 
 def open_loop_rollout(
@@ -56,11 +63,44 @@ def open_loop_rollout(
     Raises:
         ValueError: If there are fewer than S x K simulations.
     """
-    num_states, num_samples, horizon = actions.shape[:3]
+    flat = actions.reshape(-1, *actions.shape[2:])  # (S * K, H, *action)
+
+    def replay(step: int, observations: Observation, running: np.ndarray) -> np.ndarray:
+        return flat[:, step] if running.size == len(flat) else flat[running, step]
+
+    return closed_loop_rollout(
+        simulations, states, actions.shape[1:3], replay, keep_observations=keep_observations
+    )
+
+
+def closed_loop_rollout(
+    simulations: Simulations,
+    states: Sequence[EnvState],
+    shape: tuple[int, int],
+    act: Act,
+    *,
+    keep_observations: bool = False,
+) -> RolloutBatch:
+    """Roll out S x K simulations whose actions answer to what they observe, all at once.
+
+    Args:
+        simulations: At least S x K of them; the first S x K are used.
+        states: S start states.
+        shape: Samples per state and control steps, (K, H).
+        act: Chooses the actions of each step.
+        keep_observations: Whether to fill `RolloutBatch.observations`; after the end of a rollout
+            its final observation is repeated.
+
+    Returns:
+        The outcome, as of `open_loop_rollout`.
+
+    Raises:
+        ValueError: If there are fewer than S x K simulations.
+    """
+    num_states, (num_samples, horizon) = len(states), shape
     total = num_states * num_samples
     if simulations.num < total:
         raise ValueError(f"{total} rollouts need as many simulations, got {simulations.num}")
-    flat = actions.reshape(total, *actions.shape[2:])  # (S * K, H, *action)
     everyone = None if simulations.num == total else np.arange(total)
     simulations.restore([s for s in states for _ in range(num_samples)], everyone)
 
@@ -75,9 +115,8 @@ def open_loop_rollout(
     sim_steps = 0
     for step in range(horizon):
         all_live = live.size == total
-        batch = simulations.step(
-            flat[:, step] if all_live else flat[live, step], everyone if all_live else live
-        )
+        seen = final if all_live else select_rows(final, live)
+        batch = simulations.step(act(step, seen, live), everyone if all_live else live)
         sim_steps += live.size
         broken = batch.diverged
         ended = batch.terminated | broken
@@ -99,15 +138,15 @@ def open_loop_rollout(
                 repeated = select_rows(kept, (slice(None), slice(step, step + 1)))
                 write_rows(kept, (slice(None), slice(step + 1, None)), repeated)
             break
-    shape = (num_states, num_samples)
+    leading = (num_states, num_samples)
     return RolloutBatch(
-        rewards=rewards.reshape(*shape, horizon),
-        terminated=terminated.reshape(shape),
-        diverged=diverged.reshape(shape),
-        lengths=lengths.reshape(shape),
-        final_observations=reshape_leading(final, 1, shape),
+        rewards=rewards.reshape(*leading, horizon),
+        terminated=terminated.reshape(leading),
+        diverged=diverged.reshape(leading),
+        lengths=lengths.reshape(leading),
+        final_observations=reshape_leading(final, 1, leading),
         sim_steps=sim_steps,
-        observations=None if kept is None else reshape_leading(kept, 1, shape),
+        observations=None if kept is None else reshape_leading(kept, 1, leading),
     )
 
 

@@ -21,8 +21,9 @@ from mppi_agent.planning.noise import (
 from mppi_agent.planning.novelty import Novelty
 from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
-from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.presets import ALONE, PRESETS
 from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
+from mppi_agent.planning.reflexes import Reflexes
 from mppi_agent.planning.terms import (
     ActionRate,
     Constraint,
@@ -37,6 +38,7 @@ from mppi_agent.planning.weights import (
 )
 
 __all__ = [
+    "ALONE",
     "MPPI",
     "PRESETS",
     "ActionRate",
@@ -54,6 +56,7 @@ __all__ = [
     "Objective",
     "PolicyPrior",
     "Proposer",
+    "Reflexes",
     "RewardTerm",
     "Term",
     "Trajectories",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mppi_agent.planning.noise import KnotBasis, linear_basis
-from mppi_agent.planning.presets import PRESETS
+from mppi_agent.planning.presets import ALONE, PRESETS
 
 __all__ = ["MPPIConfig"]
 
@@ -31,6 +31,10 @@ class MPPIConfig:
         noise_correlation: Of the noise at neighbouring knots, in [0, 1).
         noise_std: Of the first iteration's noise, > 0; 1 is half the action range of a Box, or
             twice what a chosen category scores.
+        reflex_std: What random reflexes, linear in the observation, do to a control in the first
+            iteration: std where observations are a standard deviation off, same unit as
+            `noise_std`, >= 0. Plans then react, which keeps long ones alive around unstable
+            gaits; 0: they are sequences of controls.
         noise_decay: Factor on the noise from one iteration to the next, in (0, 1].
         tail_scale: Std of the log of a random noise factor per sample, >= 0; 0 is Gaussian noise.
         antithetic: Whether samples come in mirrored pairs around the mean.
@@ -57,6 +61,7 @@ class MPPIConfig:
     knot_interpolation: KnotBasis = linear_basis
     noise_correlation: float = 0.0
     noise_std: float = 0.5
+    reflex_std: float = 0.0
     noise_decay: float = 0.6
     tail_scale: float = 0.0
     antithetic: bool = True
@@ -84,6 +89,8 @@ class MPPIConfig:
             self._require_int("search_substeps", 1, None, "use 2, or None for the true model")
         self._require("noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)", "use 0.5")
         self._require("noise_std", self.noise_std > 0, "> 0", "use 0.1 to 1 (half-range = 1)")
+        ok = 0 <= self.reflex_std < np.inf
+        self._require("reflex_std", ok, ">= 0 and finite", "use 0.3, or 0 for no reflexes")
         self._require("noise_decay", 0 < self.noise_decay <= 1, "in (0, 1]", "use 0.6")
         self._require("tail_scale", self.tail_scale >= 0, ">= 0", "use 0 for Gaussian noise")
         self._require("ess_fraction", 0 < self.ess_fraction < 1, "in (0, 1)", "use 0.2")
@@ -107,6 +114,7 @@ class MPPIConfig:
         budget_ms: float | None = None,
         *,
         steps_per_second: float | None = None,
+        with_policy: bool = False,
     ) -> MPPIConfig:
         """Return the measured preset of an env, or the defaults where there is none.
 
@@ -115,6 +123,7 @@ class MPPIConfig:
             budget_ms: Planning time per control step, ms; needs `steps_per_second`. None keeps the
                 preset's number of samples.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
+            with_policy: Whether a policy proposes plans; without one, some envs need reflexes.
 
         Returns:
             The settings, fitted to the budget as by `fitted_to`.
@@ -126,7 +135,9 @@ class MPPIConfig:
             env_id = env
         else:
             env_id = env.spec.id if env.spec is not None else ""
-        config = cls(**PRESETS.get(env_id.rpartition(":")[2], {}))
+        name = env_id.rpartition(":")[2]
+        alone = {} if with_policy else ALONE.get(name, {})
+        config = cls(**{**PRESETS.get(name, {}), **alone})
         if (budget_ms is None) != (steps_per_second is None):
             raise ValueError(
                 f"budget_ms={budget_ms} and steps_per_second={steps_per_second} must be given "

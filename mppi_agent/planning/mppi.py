@@ -14,8 +14,9 @@ import numpy as np
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, RolloutBatch
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
-from mppi_agent.planning.noise import noise_matrix, sample_noise
+from mppi_agent.planning.noise import noise_matrix, sample_noise, with_gain_noise
 from mppi_agent.planning.objective import Objective, Scoring, Trajectories, discounted_sum
+from mppi_agent.planning.reflexes import OpenLoop, Reacting, Reflexes, Roll
 from mppi_agent.planning.samples import Samples
 from mppi_agent.planning.weights import (
     effective_sample_size,
@@ -57,6 +58,7 @@ class MPPI:
         objective: Objective | None = None,
         *,
         search: Dynamics | None = None,
+        reflexes: Reflexes | None = None,
     ) -> None:
         """Bind the settings to a simulator.
 
@@ -67,11 +69,13 @@ class MPPI:
             objective: What plans are ranked by; None: the env's own return.
             search: A cheaper model to draw the samples on; what they lead to is then measured on
                 `dynamics`, and the caller closes both. None: search on `dynamics`.
+            reflexes: What plans react to; None: to nothing, a plan is a sequence of controls.
         """
         self.config = config
-        self._dynamics = dynamics
-        self._search = dynamics if search is None else search
         self._scaling = scaling
+        self._num_gains = 0 if reflexes is None else reflexes.dims
+        self._true = self._roll(dynamics, reflexes)
+        self._search = self._true if search is None else self._roll(search, reflexes)
         self._objective = objective or Objective()
         self._noise_matrix = noise_matrix(
             config.horizon,
@@ -79,6 +83,10 @@ class MPPI:
             config.noise_correlation,
             config.knot_interpolation,
         )
+        if self._num_gains:
+            self._noise_matrix = with_gain_noise(
+                self._noise_matrix, self._num_gains, config.reflex_std / config.noise_std
+            )
 
     def plan(
         self,
@@ -88,6 +96,7 @@ class MPPI:
         *,
         leaf_value: LeafValue | None = None,
         previous_controls: np.ndarray | None = None,
+        gains: np.ndarray | None = None,
     ) -> Plan:
         """Plan from S states at once.
 
@@ -106,6 +115,8 @@ class MPPI:
                 episode terminated. None: 0.
             previous_controls: What was done right before, for objectives that read it, shape
                 (S, nu); NaN where that is not known. None: not known of any state.
+            gains: By which the first nominal reacts where plans do, shape (S, d, nu); the others
+                react to nothing. None: nor does the first.
 
         Returns:
             For each state the best plan that was measured, its score never below any proposal's
@@ -114,15 +125,15 @@ class MPPI:
             its nominal, with return -inf.
 
         Raises:
-            ValueError: If `nominals` has another shape or is not finite, or `leaf_value` is not
-                finite where it counts.
+            ValueError: If `nominals` or `gains` has another shape or is not finite, or `leaf_value`
+                is not finite where it counts.
 
         Source: Williams et al. 2017, "Information theoretic MPC", Algorithm 2, without its control
             cost; elites as in Pinneri et al. 2020, "Sample-efficient cross-entropy method"; noise
             that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
         """
-        proposals = self._validated(nominals, len(states))
-        mean, elites = proposals[:, 0], Samples.none_like(proposals)
+        proposals = self._validated(nominals, gains, len(states))
+        mean, elites = proposals[:, 0], Samples.none_like(proposals, self.config.horizon)
         means: list[Samples] = []
         bests: list[Samples] = []
         diverged = np.zeros(len(states), dtype=int)
@@ -138,13 +149,13 @@ class MPPI:
             elites, sim_steps = evaluate(self._search, proposals)
             diverged += elites.diverged
             means.append(elites)
-            mean = elites.best(1).controls[:, 0]
+            mean = elites.best(1).parameters[:, 0]
 
         for iteration in range(self.config.iterations):
             num_new = self.config.num_samples - elites.count
             with_mean = iteration > 0 or not elites.count  # the best proposal is measured
-            controls = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
-            evaluated, steps = evaluate(self._search, controls)
+            parameters = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
+            evaluated, steps = evaluate(self._search, parameters)
             sim_steps += steps
             diverged += evaluated.diverged
             means.append(evaluated.first(int(with_mean)))
@@ -158,20 +169,21 @@ class MPPI:
 
         nominal = means[0].first(1)
         best_mean, best_sample = Samples.join(means).best(1), Samples.join(bests).best(1)
-        if self._search is self._dynamics:
-            measured, steps = evaluate(self._dynamics, mean[:, None])
+        if self._search is self._true:
+            measured, steps = evaluate(self._true, mean[:, None])
             final = measured
         else:
-            found = [nominal.controls, best_mean.controls, mean[:, None], best_sample.controls]
-            measured, steps = evaluate(self._dynamics, np.concatenate(found, axis=1))
+            found = [part.parameters for part in (nominal, best_mean, best_sample)]
+            found.insert(2, mean[:, None])
+            measured, steps = evaluate(self._true, np.concatenate(found, axis=1))
             nominal, best_mean, final, best_sample = measured.split()
         # The nominal stays first and the first wins ties: no change without a gain.
-        controls, best_returns = self._choose(
-            Samples.join([nominal, best_mean, final]).best(1), best_sample, pool
-        )
+        chosen = self._choose(Samples.join([nominal, best_mean, final]).best(1), best_sample, pool)
         return Plan(
-            controls=controls,
-            best_returns=best_returns,
+            controls=chosen.controls[:, 0],
+            feedforward=chosen.parameters[:, 0, : self.config.horizon],
+            gains=chosen.parameters[:, 0, self.config.horizon :],
+            best_returns=chosen.returns[:, 0],
             nominal_returns=nominal.returns[:, 0],
             returns=pool.returns,
             weights=weights,
@@ -183,8 +195,15 @@ class MPPI:
             scores=pool.scores,
         )
 
-    def _validated(self, nominals: np.ndarray, num_states: int) -> np.ndarray:
-        """Return the nominals, clipped, (S, P, H, nu)."""
+    def _roll(self, dynamics: Dynamics, reflexes: Reflexes | None) -> Roll:
+        if reflexes is None:
+            return OpenLoop(dynamics, self._scaling)
+        return Reacting(dynamics, self._scaling, reflexes)
+
+    def _validated(
+        self, nominals: np.ndarray, gains: np.ndarray | None, num_states: int
+    ) -> np.ndarray:
+        """Return the parameters of the nominals, (S, P, H + d, nu), controls clipped."""
         horizon, most = self.config.horizon, self.config.num_samples // 2
         given = np.shape(nominals)
         if len(given) != 4 or given[0] != num_states or given[2] != horizon:
@@ -201,7 +220,17 @@ class MPPI:
             raise ValueError(
                 "nominals must be finite, got NaN or infinity; check the policy that proposed them"
             )
-        return np.clip(np.asarray(nominals, dtype=np.float64), -1.0, 1.0)
+        parameters = np.zeros((*given[:2], horizon + self._num_gains, given[3]))
+        np.clip(nominals, -1.0, 1.0, out=parameters[:, :, :horizon])
+        if gains is not None:
+            wanted = (num_states, self._num_gains, given[3])
+            if np.shape(gains) != wanted or not np.isfinite(gains).all():
+                raise ValueError(
+                    f"gains must be finite and of shape (S, d, nu) = {wanted}, got "
+                    f"{np.shape(gains)}; pass those of the last plan, or None"
+                )
+            parameters[:, 0, horizon:] = gains
+        return parameters
 
     def _sample(
         self,
@@ -212,7 +241,7 @@ class MPPI:
         *,
         with_mean: bool,
     ) -> np.ndarray:
-        """Return noisy copies of the mean, itself before them if asked for, (S, num_new, H, nu)."""
+        """Return noisy copies of the mean, itself first if asked for, (S, num_new, H + d, nu)."""
         config = self.config
         num_noisy = num_new - with_mean
         noise = sample_noise(
@@ -224,25 +253,23 @@ class MPPI:
         )
         noise *= config.noise_std * config.noise_decay**iteration
         noise += mean[:, None]
-        noisy = self._scaling.snap(noise)
-        return np.concatenate([mean[:, None], noisy], axis=1) if with_mean else noisy
+        noise[:, :, : config.horizon] = self._scaling.snap(noise[:, :, : config.horizon])
+        return np.concatenate([mean[:, None], noise], axis=1) if with_mean else noise
 
     def _evaluate(
         self,
-        dynamics: Dynamics,
-        controls: np.ndarray,
+        roll: Roll,
+        parameters: np.ndarray,
         *,
         states: Sequence[EnvState],
         leaf_value: LeafValue | None,
         previous_controls: np.ndarray | None,
         score: Scoring,
     ) -> tuple[Samples, int]:
-        """Roll out controls (S, K, H, nu) in one call; return them measured and the env steps."""
-        actions = self._scaling.to_env(controls)
-        if self._objective.reads_observations:
-            rollout = dynamics.rollout(states, actions, keep_observations=True)
-        else:
-            rollout = dynamics.rollout(states, actions)
+        """Roll out (S, K, H + d, nu) in one call; return them measured and the env steps."""
+        controls, actions, rollout = roll(
+            states, parameters, keep_observations=self._objective.reads_observations
+        )
         values = None if leaf_value is None else _leaf_values(rollout, leaf_value)
         discount = self.config.discount
         if leaf_value is not None:
@@ -258,7 +285,8 @@ class MPPI:
             has_leaf_value=leaf_value is not None,
             previous_controls=previous_controls,
         )
-        return Samples(controls, returns, *score(trajectories)), rollout.sim_steps
+        samples = Samples(parameters, controls, returns, *score(trajectories))
+        return samples, rollout.sim_steps
 
     def _weigh(self, returns: np.ndarray, iteration: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the temperature (S,) and the weights (S, K) of what samples are ranked by."""
@@ -275,10 +303,8 @@ class MPPI:
             temperature = np.full(len(returns), float(fixed))
         return temperature, softmax_weights(returns, temperature)
 
-    def _choose(
-        self, mean: Samples, sample: Samples, last_pool: Samples
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the controls (S, H, nu) and return (S,) of the best mean or the best sample.
+    def _choose(self, mean: Samples, sample: Samples, last_pool: Samples) -> Samples:
+        """Return the best mean or the best sample of each state, K = 1.
 
         Means and proposals are deliberate; a noisy sample must beat them by more than the slack.
         """
@@ -290,8 +316,7 @@ class MPPI:
             mean.scores >= sample.scores - slack[:, None],
             mean.violations < sample.violations,
         )[:, 0]
-        controls = np.where(is_mean[:, None, None], mean.controls[:, 0], sample.controls[:, 0])
-        return controls, np.where(is_mean, mean.returns[:, 0], sample.returns[:, 0])
+        return Samples.join([mean, sample]).pick(np.where(is_mean, 0, 1)[:, None])
 
 
 def discounted_returns(

@@ -9,7 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["KnotBasis", "cubic_basis", "linear_basis", "noise_matrix", "sample_noise"]
+__all__ = [
+    "KnotBasis",
+    "cubic_basis",
+    "linear_basis",
+    "noise_matrix",
+    "sample_noise",
+    "with_gain_noise",
+]
 
 KnotBasis = Callable[[int, int], np.ndarray]
 """Map (horizon, knot_spacing) to a matrix from knots to control steps, shape (H, num_knots)."""
@@ -81,6 +88,25 @@ def noise_matrix(
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
+def with_gain_noise(matrix: np.ndarray, num_gains: int, ratio: float) -> np.ndarray:
+    """Add noise for gains below the noise for each control step.
+
+    Args:
+        matrix: From `noise_matrix`, shape (H, num_knots).
+        num_gains: Gains per control, d, >= 1.
+        ratio: Standard deviation of what all gains together do to a control where features are of
+            unit size, as a multiple of the noise of a control step, > 0.
+
+    Returns:
+        Shape (H + d, num_knots + d).
+    """
+    horizon, num_knots = matrix.shape
+    joint = np.zeros((horizon + num_gains, num_knots + num_gains))
+    joint[:horizon, :num_knots] = matrix
+    joint[horizon:, num_knots:] = np.eye(num_gains) * ratio / np.sqrt(num_gains)
+    return joint
+
+
 def sample_noise(
     matrix: np.ndarray,
     shape: tuple[int, int, int],
@@ -92,7 +118,7 @@ def sample_noise(
     """Draw noise of unit variance.
 
     Args:
-        matrix: From `noise_matrix`, shape (H, num_knots).
+        matrix: From `noise_matrix`, shape (H, num_knots), gains below it or not.
         shape: (S, K, nu).
         rng: Source of randomness.
         antithetic: Whether the second half of the K samples mirrors the first half, which makes

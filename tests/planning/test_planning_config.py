@@ -1,11 +1,12 @@
 """Settings: validation, presets and budgets."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mppi_agent.planning import PRESETS, MPPIConfig
+from mppi_agent.planning import ALONE, PRESETS, MPPIConfig
 
 
 @pytest.mark.parametrize(
@@ -47,9 +48,18 @@ def test_a_string_for_the_interpolation_is_named():
 @pytest.mark.parametrize("env_id", sorted(PRESETS))
 def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
     preset = MPPIConfig(**PRESETS[env_id])
+    assert MPPIConfig.for_env(env_id, with_policy=True) == preset
+    if env_id in ALONE:
+        preset = replace(preset, **ALONE[env_id])
     assert MPPIConfig.for_env(env_id) == preset
     assert MPPIConfig.for_env(SimpleNamespace(spec=SimpleNamespace(id=env_id))) == preset
     assert MPPIConfig.for_env(f"some_module:{env_id}") == preset
+
+
+@pytest.mark.parametrize("env_id", sorted(ALONE))
+def test_reflexes_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id):
+    assert MPPIConfig.for_env(env_id).reflex_std > 0
+    assert MPPIConfig.for_env(env_id, with_policy=True).reflex_std == 0
 
 
 def test_an_unknown_env_gets_the_defaults():

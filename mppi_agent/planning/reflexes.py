@@ -1,0 +1,189 @@
+"""Plans that react: control = feedforward + gains x what is observed, both searched together.
+
+parameters (S, K, H + d, nu) --closed loop--> controls that were done (S, K, H, nu), RolloutBatch
+
+The first H rows of the parameters are the feedforward controls, the last d the gains; without
+reflexes d = 0, and parameters are controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch, Simulations
+from mppi_agent.planning.actions import ActionScaling
+
+__all__ = ["ClosedLoopRollout", "OpenLoop", "Reacting", "Reflexes", "Roll"]
+
+_FITTED_STATES, _FITTED_PLANS = 8, 8
+_LARGEST = 5.0  # of a feature, so that a plan gone astray does not react without bound
+
+_Act = Callable[[int, Any, np.ndarray], np.ndarray]
+
+
+class ClosedLoopRollout(Protocol):
+    """Roll out simulations whose actions answer to what they observe."""
+
+    def __call__(
+        self,
+        simulations: Simulations,
+        states: Sequence[EnvState],
+        shape: tuple[int, int],
+        act: _Act,
+        *,
+        keep_observations: bool,
+    ) -> RolloutBatch:
+        """Return the outcome of (K, H) = `shape` samples and steps from each state.
+
+        `act` maps a step, the observations of the simulations that still run and which they are
+        to their actions.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reflexes:
+    """Say what plans react to: observations, centred and scaled, and a constant 1.
+
+    Attributes:
+        centre: Of observations, shape (n,).
+        scale: Standard deviation of observations, shape (n,); where it is 0, the number is left
+            out of account.
+        rollout: Runs the closed loop.
+    """
+
+    centre: np.ndarray
+    scale: np.ndarray
+    rollout: ClosedLoopRollout
+
+    @classmethod
+    def fitted_to(
+        cls,
+        dynamics: Dynamics,
+        scaling: ActionScaling,
+        horizon: int,
+        rollout: ClosedLoopRollout,
+    ) -> Reflexes:
+        """Centre and scale by what random plans see; the same for the same env.
+
+        Args:
+            dynamics: Simulates them.
+            scaling: What controls mean as actions of the env.
+            horizon: Control steps of the plans.
+            rollout: Runs the closed loop.
+
+        Raises:
+            ValueError: If observations are no vectors.
+        """
+        space = dynamics.observation_space
+        if len(space.shape or ()) != 1:  # the shape of a Dict is None
+            raise ValueError(
+                f"reflex_std > 0 needs observations that are vectors, got {space}; use "
+                "reflex_std=0, or gymnasium.wrappers.FlattenObservation"
+            )
+        rng = np.random.default_rng(0)
+        states = dynamics.initial_states(_FITTED_STATES, rng)
+        shape = (_FITTED_STATES, _FITTED_PLANS, horizon, scaling.action_dims)
+        controls = scaling.snap(rng.uniform(-1.0, 1.0, shape))
+        seen = dynamics.rollout(states, scaling.to_env(controls), keep_observations=True)
+        is_sound = (np.arange(horizon) < seen.lengths[..., None]) & ~seen.diverged[..., None]
+        rows = np.asarray(seen.observations)[is_sound].astype(np.float64)  # (M, n)
+        return cls(rows.mean(axis=0), rows.std(axis=0), rollout)
+
+    @property
+    def dims(self) -> int:
+        """Return d, the number of gains per control."""
+        return len(self.centre) + 1
+
+    def features(self, observations: np.ndarray) -> np.ndarray:
+        """Return what gains are multiplied with, shape (N, d), of observations of shape (N, n)."""
+        is_varied = self.scale > 0
+        scaled = (observations - self.centre) / np.where(is_varied, self.scale, 1.0)
+        clipped = np.clip(np.where(is_varied, scaled, 0.0), -_LARGEST, _LARGEST)
+        return np.concatenate([clipped, np.ones((len(clipped), 1))], axis=1)
+
+
+class Roll(Protocol):
+    """Do what parameters say on one model."""
+
+    def __call__(
+        self, states: Sequence[EnvState], parameters: np.ndarray, *, keep_observations: bool
+    ) -> tuple[np.ndarray, np.ndarray, RolloutBatch]:
+        """Return the controls, (S, K, H, nu), the actions, (S, K, H, *action), and the outcome."""
+        ...
+
+
+class OpenLoop:
+    """Do the controls, whatever is observed.
+
+    Args:
+        dynamics: The model.
+        scaling: What controls mean as actions of the env.
+    """
+
+    def __init__(self, dynamics: Dynamics, scaling: ActionScaling) -> None:
+        self._dynamics = dynamics
+        self._scaling = scaling
+
+    def __call__(
+        self, states: Sequence[EnvState], parameters: np.ndarray, *, keep_observations: bool
+    ) -> tuple[np.ndarray, np.ndarray, RolloutBatch]:
+        """Return controls, which the parameters are, actions and outcome."""
+        actions = self._scaling.to_env(parameters)
+        if keep_observations:
+            return (
+                parameters,
+                actions,
+                self._dynamics.rollout(states, actions, keep_observations=True),
+            )
+        return parameters, actions, self._dynamics.rollout(states, actions)
+
+
+class Reacting:
+    """React to what is observed at every step.
+
+    Args:
+        dynamics: The model.
+        scaling: What controls mean as actions of the env.
+        reflexes: What plans react to.
+    """
+
+    def __init__(self, dynamics: Dynamics, scaling: ActionScaling, reflexes: Reflexes) -> None:
+        self._dynamics = dynamics
+        self._scaling = scaling
+        self._reflexes = reflexes
+        self._simulations: Simulations | None = None
+
+    def __call__(
+        self, states: Sequence[EnvState], parameters: np.ndarray, *, keep_observations: bool
+    ) -> tuple[np.ndarray, np.ndarray, RolloutBatch]:
+        """Return controls as they were done, 0 after a rollout's end, actions and outcome."""
+        num_states, num_samples, rows, action_dims = parameters.shape
+        total, horizon = num_states * num_samples, rows - self._reflexes.dims
+        flat = parameters.reshape(total, rows, action_dims)
+        feedforward, gains = flat[:, :horizon], flat[:, horizon:]
+        controls = np.zeros((total, horizon, action_dims))
+
+        def react(step: int, observations: np.ndarray, running: np.ndarray) -> np.ndarray:
+            features = self._reflexes.features(observations)[:, None]  # (n, 1, d)
+            everyone = len(running) == total
+            own = gains if everyone else gains[running]
+            chosen = self._scaling.snap(feedforward[running, step] + (features @ own)[:, 0])
+            controls[running, step] = chosen
+            return self._scaling.to_env(chosen)
+
+        if self._simulations is None or self._simulations.num < total:
+            self._simulations = self._dynamics.simulations(total)
+        rollout = self._reflexes.rollout(
+            self._simulations,
+            states,
+            (num_samples, horizon),
+            react,
+            keep_observations=keep_observations,
+        )
+        controls = controls.reshape(num_states, num_samples, horizon, action_dims)
+        return controls, self._scaling.to_env(controls), rollout
