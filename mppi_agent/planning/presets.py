@@ -87,12 +87,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "knot_spacing": 10,
             "noise_std": 1.0,
         },
-        # 8 of 8.
+        # 24 of 24, return 38; 21 of 24, 32, with Gaussian noise; 23 of 24, 31, with 40 steps. On 50
+        # other seeds 40 steps of Gaussian noise got 39.
         "mppi_envs/ReachAround-v0": {
             "num_samples": 48,
-            "horizon": 40,
+            "horizon": 30,
             "knot_spacing": 10,
             "noise_std": 1.0,
+            "tail_scale": 1.0,
         },
         # 8 of 8.
         "mppi_envs/Pusher-v0": {"horizon": 40, "knot_spacing": 8, "noise_std": 1.0},
