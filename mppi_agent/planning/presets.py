@@ -141,8 +141,8 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "search_substeps": 1,
         },
         # 4,203 (falls after 878 steps); 2,321 in the first 500 of another episode, 120 ms per step;
-        # there 1,877 in 148 ms with 96 samples, two iterations, noise 0.3 and no reflexes. On a
-        # fresh seed 1,700 (446 steps).
+        # there 1,877 in 148 ms with 96 samples, two iterations, noise 0.3 and no reflexes. On
+        # fresh seeds 1,700, 635 and 3,957.
         "Walker2d-v5": {
             "num_samples": 64,
             "horizon": 100,
