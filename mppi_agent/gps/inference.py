@@ -33,7 +33,8 @@ class DirectMode(ActorCriticPolicy):
 @th.no_grad()
 def mean_actions(policy: ActorCriticPolicy, observations: PyTorchObs) -> th.Tensor:
     """Return the noise-free actions of a Gaussian policy, env units, shape (N, nu)."""
-    own = getattr(type(policy), "_predict", None)  # not of a compiled policy
+    policy = _uncompiled(policy)
+    own = type(policy)._predict
     if own not in (ActorCriticPolicy._predict, DirectMode._predict) or not _has_plain_net(policy):
         return policy._predict(observations, deterministic=True)
     features = BaseModel.extract_features(policy, observations, policy.pi_features_extractor)
@@ -43,11 +44,17 @@ def mean_actions(policy: ActorCriticPolicy, observations: PyTorchObs) -> th.Tens
 @th.no_grad()
 def values(policy: ActorCriticPolicy, observations: PyTorchObs) -> th.Tensor:
     """Return the value head, reward units, shape (N, 1)."""
-    own = getattr(type(policy), "predict_values", None)
+    policy = _uncompiled(policy)
+    own = type(policy).predict_values
     if own is not ActorCriticPolicy.predict_values or not _has_plain_net(policy):
         return policy.predict_values(observations)
     features = BaseModel.extract_features(policy, observations, policy.vf_features_extractor)
     return policy.value_net(_run(policy.mlp_extractor.value_net, features))
+
+
+def _uncompiled(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """Return the policy that `torch.compile` wrapped, or itself: both take the same way."""
+    return getattr(policy, "_orig_mod", policy)
 
 
 def _has_plain_net(policy: ActorCriticPolicy) -> bool:
