@@ -123,6 +123,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+_REACTING: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_samples": 64,
+        "iterations": 1,
+        "knot_spacing": 4,
+        "noise_std": 0.2,
+        "reflex_std": 0.35,
+        "discount": 0.995,
+        "search_substeps": 1,
+    }
+)
+
 # What differs where no policy is given: it would know how to stay on its feet. Expert alone, one
 # core, reset seeds from 10000 that chose the settings, so optimistic.
 ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -130,28 +142,10 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # 1,559 and 852 (falls after 439 and 312 steps), 99 ms per step; with 128 samples of 100
         # steps, two iterations and no reflexes 390 and 374 (144 and 144 steps), 70 ms. On fresh
         # seeds 955, 1,008 and 1,377.
-        "Hopper-v5": {
-            "num_samples": 64,
-            "horizon": 150,
-            "iterations": 1,
-            "knot_spacing": 4,
-            "noise_std": 0.2,
-            "reflex_std": 0.35,
-            "discount": 0.995,
-            "search_substeps": 1,
-        },
+        "Hopper-v5": {**_REACTING, "horizon": 150},
         # 4,203 (falls after 878 steps); 2,321 in the first 500 of another episode, 120 ms per step;
         # there 1,877 in 148 ms with 96 samples, two iterations, noise 0.3 and no reflexes. On
         # fresh seeds 1,700, 635 and 3,957.
-        "Walker2d-v5": {
-            "num_samples": 64,
-            "horizon": 100,
-            "iterations": 1,
-            "knot_spacing": 4,
-            "noise_std": 0.2,
-            "reflex_std": 0.35,
-            "discount": 0.995,
-            "search_substeps": 1,
-        },
+        "Walker2d-v5": {**_REACTING, "horizon": 100},
     }
 )
