@@ -15,9 +15,8 @@ import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
-from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
-from mppi_agent.dynamics.rollout import closed_loop_rollout
-from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Simulations
+from mppi_agent.dynamics.rollout import ClosedLoop
+from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan
 from mppi_agent.planning import (
     MPPI,
     ActionScaling,
@@ -114,7 +113,7 @@ class MPPIAgent:
         reflexes = None
         if self.config.reflex_std > 0:
             model, horizon = self._search or self._dynamics, self.config.horizon
-            reflexes = Reflexes.fitted_to(model, self.scaling, horizon, closed_loop_rollout)
+            reflexes = Reflexes.fitted_to(model, self.scaling, horizon, ClosedLoop)
         self._num_gains = 0 if reflexes is None else reflexes.dims
         self._planner = MPPI(
             self.config,
@@ -124,7 +123,7 @@ class MPPIAgent:
             search=self._search,
             reflexes=reflexes,
         )
-        self._proposing: Simulations | None = None
+        self._policy_loop = ClosedLoop(self._dynamics)
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
         self._labelling_rng = np.random.default_rng(labelling)
@@ -240,9 +239,7 @@ class MPPIAgent:
 
     def close(self) -> None:
         """Free the simulations; the env stays open."""
-        if self._proposing is not None:
-            self._proposing.close()
-            self._proposing = None
+        self._policy_loop.close()
         self._dynamics.close()
         if self._search is not None:
             self._search.close()
@@ -315,26 +312,17 @@ class MPPIAgent:
         self, states: Sequence[EnvState], rng: np.random.Generator, per_state: int
     ) -> np.ndarray:
         """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
-        num = len(states) * per_state
-        if self._proposing is None or self._proposing.num != num:
-            if self._proposing is not None:
-                self._proposing.close()
-            self._proposing = self._dynamics.simulations(num)
-        starts = [state for state in states for _ in range(per_state)]
-        self._proposing.restore(starts)
-        observations = stack_observations([state.observation for state in starts])
-        controls = np.zeros((num, self.config.horizon, self.scaling.action_dims))
+        num, horizon = len(states) * per_state, self.config.horizon
+        controls = np.zeros((num, horizon, self.scaling.action_dims))
         noise_std = np.where(np.arange(num) % per_state == 0, 0.0, self._policy_noise_std)
-        running = np.arange(num)
-        for h in range(self.config.horizon):
-            own = self._policy_controls(select_rows(observations, running))
+
+        def propose(step: int, observations: Observation, running: np.ndarray) -> np.ndarray:
             noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
-            controls[running, h] = self.scaling.snap(own + noise[running])
-            step = self._proposing.step(self.scaling.to_env(controls[running, h]), running)
-            write_rows(observations, running, step.observations)
-            running = running[~(step.terminated | step.diverged)]
-            if not len(running):
-                break
+            chosen = self.scaling.snap(self._policy_controls(observations) + noise[running])
+            controls[running, step] = chosen
+            return self.scaling.to_env(chosen)
+
+        self._policy_loop(states, (per_state, horizon), propose)
         return controls.reshape(len(states), per_state, *controls.shape[1:])
 
     def _shown(self, observations: Observation) -> Observation:

@@ -11,13 +11,14 @@ Actions that enter `Dynamics` are what `env.step` takes, in the env's own units;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 __all__ = [
+    "Act",
     "BatchTask",
     "Dynamics",
     "EnvState",
@@ -88,6 +89,11 @@ class RolloutBatch:
     final_observations: Observation
     sim_steps: int
     observations: Observation | None = None
+
+    @property
+    def is_alive(self) -> np.ndarray:
+        """True for the steps that were simulated, the terminating one included, (S, K, H)."""
+        return np.arange(self.rewards.shape[-1]) < self.lengths[..., None]
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,11 @@ class VectorTask(Protocol):
             terminated, shape (N,).
         """
         ...
+
+
+Act = Callable[[int, Observation, np.ndarray], np.ndarray]
+"""Map the step (0, 1, ...), the observations of the simulations that still run, leading axis n,
+and which of the S x K these are, shape (n,), to their actions in env units, shape (n, *action)."""
 
 
 class Simulations(Protocol):

@@ -5,7 +5,7 @@ states (S), actions (S, K, H) -> restore S x K simulations -> step the live ones
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -19,10 +19,18 @@ from mppi_agent.dynamics.observations import (
     stack_observations,
     write_rows,
 )
-from mppi_agent.interfaces import EnvState, Observation, RolloutBatch, Simulations, StepBatch
+from mppi_agent.interfaces import (
+    Act,
+    Dynamics,
+    EnvState,
+    Observation,
+    RolloutBatch,
+    Simulations,
+    StepBatch,
+)
 
 __all__ = [
-    "Act",
+    "ClosedLoop",
     "closed_loop_rollout",
     "join_batches",
     "join_steps",
@@ -31,11 +39,6 @@ __all__ = [
     "validate_actions",
     "validate_rollout",
 ]
-
-
-Act = Callable[[int, Observation, np.ndarray], np.ndarray]
-"""Map the step (0, 1, ...), the observations of the simulations that still run, leading axis n,
-and which of the S x K these are, shape (n,), to their actions in env units, shape (n, *action)."""
 
 
 def open_loop_rollout(
@@ -148,6 +151,41 @@ def closed_loop_rollout(
         sim_steps=sim_steps,
         observations=None if kept is None else reshape_leading(kept, 1, leading),
     )
+
+
+class ClosedLoop:
+    """Keep the simulations that closed-loop rollouts on one model run in; the largest serve all.
+
+    Args:
+        dynamics: The model; the caller closes it.
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        self._dynamics = dynamics
+        self._simulations: Simulations | None = None
+
+    def __call__(
+        self,
+        states: Sequence[EnvState],
+        shape: tuple[int, int],
+        act: Act,
+        *,
+        keep_observations: bool = False,
+    ) -> RolloutBatch:
+        """Roll out (K, H) = `shape` samples and steps per state; see `closed_loop_rollout`."""
+        total = len(states) * shape[0]
+        if self._simulations is None or self._simulations.num < total:
+            self.close()
+            self._simulations = self._dynamics.simulations(total)
+        return closed_loop_rollout(
+            self._simulations, states, shape, act, keep_observations=keep_observations
+        )
+
+    def close(self) -> None:
+        """Free the simulations; the next rollout makes new ones."""
+        if self._simulations is not None:
+            self._simulations.close()
+            self._simulations = None
 
 
 def reshape_batch(batch: RolloutBatch, shape: tuple[int, int]) -> RolloutBatch:

@@ -120,9 +120,9 @@ class MPPI:
 
         Returns:
             For each state the best plan that was measured, its score never below any proposal's
-            (the nominal's, where the search ran on another model): a mean, a proposal, or the best
-            noisy sample where that is clearly better. A state all of whose samples diverged keeps
-            its nominal, with return -inf.
+            (the nominal's, where the search ran on another model): a mean, the last one where
+            others only equal it, a proposal, or the best noisy sample where that is clearly better.
+            A state all of whose samples diverged keeps its nominal, with return -inf.
 
         Raises:
             ValueError: If `nominals` or `gains` has another shape or is not finite, or `leaf_value`
@@ -177,8 +177,8 @@ class MPPI:
             found.insert(2, mean[:, None])
             measured, steps = evaluate(self._true, np.concatenate(found, axis=1))
             nominal, best_mean, final, best_sample = measured.split()
-        # The nominal stays first and the first wins ties: no change without a gain.
-        chosen = self._choose(Samples.join([nominal, best_mean, final]).best(1), best_sample, pool)
+        # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
+        chosen = self._choose(Samples.join([final, nominal, best_mean]).best(1), best_sample, pool)
         return Plan(
             controls=chosen.controls[:, 0],
             feedforward=chosen.parameters[:, 0, : self.config.horizon],
@@ -334,8 +334,7 @@ def discounted_returns(
         Shape (S, K); -inf where the simulation diverged or the sum is not finite.
     """
     horizon = rollout.rewards.shape[-1]
-    is_alive = np.arange(horizon) < rollout.lengths[..., None]
-    rewards = np.where(is_alive & ~rollout.diverged[..., None], rollout.rewards, 0.0)
+    rewards = np.where(rollout.is_alive & ~rollout.diverged[..., None], rollout.rewards, 0.0)
     returns = discounted_sum(rewards, discount)
     if leaf_values is not None:
         returns = returns + discount**horizon * np.where(rollout.terminated, 0.0, leaf_values)

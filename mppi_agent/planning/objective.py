@@ -59,8 +59,7 @@ class Trajectories:
     @property
     def is_alive(self) -> np.ndarray:
         """True for the steps that were simulated, the terminating one included, (S, K, H)."""
-        horizon = self.rollout.rewards.shape[-1]
-        return np.arange(horizon) < self.rollout.lengths[..., None]
+        return self.rollout.is_alive
 
     def discounted_sum(self, per_step: np.ndarray) -> np.ndarray:
         """Add up a quantity per step, shape (S, K, H), as rewards are: (S, K).

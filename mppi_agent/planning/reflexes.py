@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch, Simulations
+from mppi_agent.interfaces import Act, Dynamics, EnvState, Observation, RolloutBatch
 from mppi_agent.planning.actions import ActionScaling
 
 __all__ = ["ClosedLoopRollout", "OpenLoop", "Reacting", "Reflexes", "Roll"]
@@ -22,26 +22,19 @@ __all__ = ["ClosedLoopRollout", "OpenLoop", "Reacting", "Reflexes", "Roll"]
 _FITTED_STATES, _FITTED_PLANS = 8, 8
 _LARGEST = 5.0  # of a feature, so that a plan gone astray does not react without bound
 
-_Act = Callable[[int, Any, np.ndarray], np.ndarray]
-
 
 class ClosedLoopRollout(Protocol):
-    """Roll out simulations whose actions answer to what they observe."""
+    """Roll out one model whose actions answer to what they observe."""
 
     def __call__(
         self,
-        simulations: Simulations,
         states: Sequence[EnvState],
         shape: tuple[int, int],
-        act: _Act,
+        act: Act,
         *,
         keep_observations: bool,
     ) -> RolloutBatch:
-        """Return the outcome of (K, H) = `shape` samples and steps from each state.
-
-        `act` maps a step, the observations of the simulations that still run and which they are
-        to their actions.
-        """
+        """Return the outcome of (K, H) = `shape` samples and steps from each state."""
         ...
 
 
@@ -53,12 +46,12 @@ class Reflexes:
         centre: Of observations, shape (n,).
         scale: Standard deviation of observations, shape (n,); where it is 0, the number is left
             out of account.
-        rollout: Runs the closed loop.
+        closed_loop: Makes what runs the closed loop on a model.
     """
 
     centre: np.ndarray
     scale: np.ndarray
-    rollout: ClosedLoopRollout
+    closed_loop: Callable[[Dynamics], ClosedLoopRollout]
 
     @classmethod
     def fitted_to(
@@ -66,7 +59,7 @@ class Reflexes:
         dynamics: Dynamics,
         scaling: ActionScaling,
         horizon: int,
-        rollout: ClosedLoopRollout,
+        closed_loop: Callable[[Dynamics], ClosedLoopRollout],
     ) -> Reflexes:
         """Centre and scale by what random plans see; the same for the same env.
 
@@ -74,7 +67,7 @@ class Reflexes:
             dynamics: Simulates them.
             scaling: What controls mean as actions of the env.
             horizon: Control steps of the plans.
-            rollout: Runs the closed loop.
+            closed_loop: Makes what runs the closed loop on a model.
 
         Raises:
             ValueError: If observations are no vectors.
@@ -90,19 +83,19 @@ class Reflexes:
         shape = (_FITTED_STATES, _FITTED_PLANS, horizon, scaling.action_dims)
         controls = scaling.snap(rng.uniform(-1.0, 1.0, shape))
         seen = dynamics.rollout(states, scaling.to_env(controls), keep_observations=True)
-        is_sound = (np.arange(horizon) < seen.lengths[..., None]) & ~seen.diverged[..., None]
+        is_sound = seen.is_alive & ~seen.diverged[..., None]
         rows = np.asarray(seen.observations)[is_sound].astype(np.float64)  # (M, n)
-        return cls(rows.mean(axis=0), rows.std(axis=0), rollout)
+        return cls(rows.mean(axis=0), rows.std(axis=0), closed_loop)
 
     @property
     def dims(self) -> int:
         """Return d, the number of gains per control."""
         return len(self.centre) + 1
 
-    def features(self, observations: np.ndarray) -> np.ndarray:
+    def features(self, observations: Observation) -> np.ndarray:
         """Return what gains are multiplied with, shape (N, d), of observations of shape (N, n)."""
         is_varied = self.scale > 0
-        scaled = (observations - self.centre) / np.where(is_varied, self.scale, 1.0)
+        scaled = (np.asarray(observations) - self.centre) / np.where(is_varied, self.scale, 1.0)
         clipped = np.clip(np.where(is_varied, scaled, 0.0), -_LARGEST, _LARGEST)
         return np.concatenate([clipped, np.ones((len(clipped), 1))], axis=1)
 
@@ -153,10 +146,9 @@ class Reacting:
     """
 
     def __init__(self, dynamics: Dynamics, scaling: ActionScaling, reflexes: Reflexes) -> None:
-        self._dynamics = dynamics
+        self._rollout = reflexes.closed_loop(dynamics)
         self._scaling = scaling
         self._reflexes = reflexes
-        self._simulations: Simulations | None = None
 
     def __call__(
         self, states: Sequence[EnvState], parameters: np.ndarray, *, keep_observations: bool
@@ -168,7 +160,7 @@ class Reacting:
         feedforward, gains = flat[:, :horizon], flat[:, horizon:]
         controls = np.zeros((total, horizon, action_dims))
 
-        def react(step: int, observations: np.ndarray, running: np.ndarray) -> np.ndarray:
+        def react(step: int, observations: Observation, running: np.ndarray) -> np.ndarray:
             features = self._reflexes.features(observations)[:, None]  # (n, 1, d)
             everyone = len(running) == total
             own = gains if everyone else gains[running]
@@ -176,14 +168,8 @@ class Reacting:
             controls[running, step] = chosen
             return self._scaling.to_env(chosen)
 
-        if self._simulations is None or self._simulations.num < total:
-            self._simulations = self._dynamics.simulations(total)
-        rollout = self._reflexes.rollout(
-            self._simulations,
-            states,
-            (num_samples, horizon),
-            react,
-            keep_observations=keep_observations,
+        rollout = self._rollout(
+            states, (num_samples, horizon), react, keep_observations=keep_observations
         )
         controls = controls.reshape(num_states, num_samples, horizon, action_dims)
         return controls, self._scaling.to_env(controls), rollout

@@ -44,6 +44,27 @@ class Opposite:
         return replace(true, rewards=-true.rewards)
 
 
+class Cliff:
+    """A model that pays 1 per step until a control goes past the edge."""
+
+    def __init__(self, edge):
+        self._edge = edge
+
+    def rollout(self, states, actions, *, keep_observations=False):
+        gone = actions[..., 0] > self._edge  # (S, K, H)
+        horizon = gone.shape[-1]
+        lengths = np.where(gone.any(axis=-1), gone.argmax(axis=-1) + 1, horizon)
+        alive = np.arange(horizon) < lengths[..., None]
+        return RolloutBatch(
+            rewards=np.where(alive, 1.0, 0.0),
+            terminated=gone.any(axis=-1),
+            diverged=np.zeros(lengths.shape, dtype=bool),
+            lengths=lengths,
+            final_observations=np.zeros((*lengths.shape, 1)),
+            sim_steps=int(lengths.sum()),
+        )
+
+
 def search_on(search, dynamics, nominals, **settings):
     config = MPPIConfig(**{"horizon": 10, "discount": 1.0, "num_samples": 16} | settings)
     planner = MPPI(config, dynamics, as_is(dynamics), search=search)
@@ -238,6 +259,15 @@ def test_a_mean_within_the_slack_is_preferred_to_the_best_sample():
     is_mean = (averaged.controls == mean[:, 0]).all(axis=(1, 2))
     is_nominal = (averaged.controls == 0).all(axis=(1, 2))
     assert (is_mean | is_nominal).all()
+
+
+def test_of_plans_that_survive_alike_the_one_away_from_the_cliff_is_taken():
+    nominals = np.full((1, 1, 10, 1), 0.3)
+    config = MPPIConfig(horizon=10, num_samples=64, noise_std=0.2, knot_spacing=10)
+    planner = MPPI(config, Cliff(edge=0.32), BoxScaling(-np.ones(1), np.ones(1)))
+    found = planner.plan(make_states(np.zeros((1, 1))), nominals, np.random.default_rng(0))
+    assert found.best_returns == found.nominal_returns
+    assert found.controls.mean() < 0.2
 
 
 def test_leaf_value_counts_discounted_and_only_where_the_episode_goes_on():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from linear_quadratic import double_integrator, make_states
 
-from mppi_agent.dynamics.rollout import closed_loop_rollout
+from mppi_agent.dynamics.rollout import ClosedLoop
 from mppi_agent.interfaces import StepBatch
 from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig, Reflexes, noise_matrix
 from mppi_agent.planning.noise import with_gain_noise
@@ -19,6 +19,9 @@ class Simulated:
 
     def __init__(self, problem):
         self._problem = problem
+        self.num = 0
+
+    def close(self):
         self.num = 0
 
     def rollout(self, states, actions, **kwargs):
@@ -45,7 +48,7 @@ class Simulated:
 
 
 def reacting(num=2):
-    return Reflexes(np.zeros(num), np.ones(num), closed_loop_rollout)
+    return Reflexes(np.zeros(num), np.ones(num), ClosedLoop)
 
 
 def plan(problem, *, gains=None, seed=0, reflex_std=0.3, **settings):
@@ -74,7 +77,7 @@ def test_what_is_done_equals_a_plain_loop_over_samples_and_steps():
     problem = double_integrator(terminate_at=0.5)
     rng = np.random.default_rng(1)
     parameters = rng.normal(scale=1.0, size=(2, 5, 8 + 3, 1))
-    reflexes = Reflexes(np.array([0.1, -0.2]), np.array([0.5, 0.0]), closed_loop_rollout)
+    reflexes = Reflexes(np.array([0.1, -0.2]), np.array([0.5, 0.0]), ClosedLoop)
     roll = Reacting(Simulated(problem), UNIT, reflexes)
     roll(make_states(STARTS), parameters[:, :2], keep_observations=False)  # fewer, before
     controls, actions, rollout = roll(make_states(STARTS), parameters, keep_observations=False)
