@@ -43,6 +43,34 @@ class LeafValue:
     discount: float
 
 
+_Evaluate = Callable[[Roll, np.ndarray], tuple[Samples, int]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the iterations of one call leave.
+
+    Attributes:
+        mean: Of the last iteration, not measured yet, shape (S, H + d, nu).
+        means: Proposals and means that were measured, the nominal first.
+        bests: The best sample of each iteration.
+        pool: All samples of the last iteration.
+        weights: Of these, shape (S, K).
+        temperature: Of these weights, shape (S,).
+        diverged: Samples that diverged, shape (S,).
+        sim_steps: Env steps simulated.
+    """
+
+    mean: np.ndarray
+    means: list[Samples]
+    bests: list[Samples]
+    pool: Samples
+    weights: np.ndarray
+    temperature: np.ndarray
+    diverged: np.ndarray
+    sim_steps: int
+
+
 class MPPI:
     """Improve plans by sampling around them and averaging the samples by their return.
 
@@ -133,11 +161,6 @@ class MPPI:
             that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
         """
         proposals = self._validated(nominals, gains, len(states))
-        mean, elites = proposals[:, 0], Samples.none_like(proposals, self.config.horizon)
-        means: list[Samples] = []
-        bests: list[Samples] = []
-        diverged = np.zeros(len(states), dtype=int)
-        sim_steps = 0
         evaluate = partial(
             self._evaluate,
             states=states,
@@ -145,6 +168,45 @@ class MPPI:
             previous_controls=previous_controls,
             score=self._objective.scoring(),
         )
+        found = self._iterate(proposals, evaluate, rng)
+        nominal, best_mean = found.means[0].first(1), Samples.join(found.means).best(1)
+        best_sample = Samples.join(found.bests).best(1)
+        if self._search is self._true:
+            measured, steps = evaluate(self._true, found.mean[:, None])
+            final = measured
+        else:
+            candidates = [part.parameters for part in (nominal, best_mean, best_sample)]
+            candidates.insert(2, found.mean[:, None])
+            measured, steps = evaluate(self._true, np.concatenate(candidates, axis=1))
+            nominal, best_mean, final, best_sample = measured.split()
+        # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
+        means = Samples.join([final, nominal, best_mean])
+        chosen = self._choose(means.best(1), best_sample, found.pool)
+        return Plan(
+            controls=chosen.controls[:, 0],
+            feedforward=chosen.parameters[:, 0, : self.config.horizon],
+            gains=chosen.parameters[:, 0, self.config.horizon :],
+            best_returns=chosen.returns[:, 0],
+            nominal_returns=nominal.returns[:, 0],
+            returns=found.pool.returns,
+            weights=found.weights,
+            ess=effective_sample_size(found.weights),
+            temperature=found.temperature,
+            diverged=found.diverged + measured.diverged,
+            sim_steps=found.sim_steps + steps,
+            samples=found.pool.controls,
+            scores=found.pool.scores,
+        )
+
+    def _iterate(
+        self, proposals: np.ndarray, evaluate: _Evaluate, rng: np.random.Generator
+    ) -> _Found:
+        """Sample around the best proposal and average, as often as the settings say."""
+        mean, elites = proposals[:, 0], Samples.none_like(proposals, self.config.horizon)
+        means: list[Samples] = []
+        bests: list[Samples] = []
+        diverged = np.zeros(len(proposals), dtype=int)
+        sim_steps = 0
         if proposals.shape[1] > 1:
             elites, sim_steps = evaluate(self._search, proposals)
             diverged += elites.diverged
@@ -166,34 +228,7 @@ class MPPI:
             mean = pool.weighted_mean(weights)
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
-
-        nominal = means[0].first(1)
-        best_mean, best_sample = Samples.join(means).best(1), Samples.join(bests).best(1)
-        if self._search is self._true:
-            measured, steps = evaluate(self._true, mean[:, None])
-            final = measured
-        else:
-            found = [part.parameters for part in (nominal, best_mean, best_sample)]
-            found.insert(2, mean[:, None])
-            measured, steps = evaluate(self._true, np.concatenate(found, axis=1))
-            nominal, best_mean, final, best_sample = measured.split()
-        # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
-        chosen = self._choose(Samples.join([final, nominal, best_mean]).best(1), best_sample, pool)
-        return Plan(
-            controls=chosen.controls[:, 0],
-            feedforward=chosen.parameters[:, 0, : self.config.horizon],
-            gains=chosen.parameters[:, 0, self.config.horizon :],
-            best_returns=chosen.returns[:, 0],
-            nominal_returns=nominal.returns[:, 0],
-            returns=pool.returns,
-            weights=weights,
-            ess=effective_sample_size(weights),
-            temperature=temperature,
-            diverged=diverged + measured.diverged,
-            sim_steps=sim_steps + steps,
-            samples=pool.controls,
-            scores=pool.scores,
-        )
+        return _Found(mean, means, bests, pool, weights, temperature, diverged, sim_steps)
 
     def _roll(self, dynamics: Dynamics, reflexes: Reflexes | None) -> Roll:
         if reflexes is None:
