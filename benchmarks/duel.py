@@ -6,10 +6,11 @@
     python benchmarks/duel.py summary
     python benchmarks/duel.py timing HalfCheetah-v5           # one plan beside pytorch_mppi
 
-All planners get the true model on one backend, the horizon of our preset and the same number of
-rollouts. A planner NAME runs with its published settings, NAME:tuned with the best of those that
-`tune` tried for that env and budget. B1 is what two cores simulate in 50 ms, B2 ten times as much;
-B1/4 is a quarter of B1, and a number is a number of env steps.
+All planners get the true model on one backend, the horizon of our preset (or what lets the budget
+pay for 16 plans) and the same number of rollouts. A planner NAME runs with its published settings,
+NAME:tuned with the best of those that `tune` tried for that env and budget. B1 is what two cores
+simulate in 50 ms, B2 ten times as much; B1/4 is a quarter of B1, and a number is a number of env
+steps.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         acting.add_argument("--budget", default="B1", help="B1, B2, B1/4, or env steps")
         acting.add_argument("--seeds", type=int, default=seeds, help="episodes")
         acting.add_argument("--steps", type=int, help="cut episodes here; default: whole ones")
-        acting.add_argument("--horizon", type=int, help="of all; default: our preset's")
+        acting.add_argument("--horizon", type=int, help="of all; default: our preset's, or less")
         if call is run:
             acting.add_argument("--first-seed", type=int, default=0)
     command(budgets, BUDGETS.name).add_argument("--rounds", type=int, default=9)

@@ -36,6 +36,7 @@ __all__ = [
 Settings = dict[str, Any]
 _ICEM_BETAS = {"HalfCheetah-v5": 0.25, "HumanoidStandup-v5": 2.0}  # published for these two
 _SCALE_SEED = 10_000
+_FEWEST_ROLLOUTS = 16
 
 
 class Planner(Protocol):
@@ -78,8 +79,11 @@ def open_task(env_id: str, budget: int, horizon: int | None = None) -> Task:
     Args:
         env_id: Of the env.
         budget: Env steps to simulate per control step.
-        horizon: Control steps of a plan; None: our preset's.
+        horizon: Control steps of a plan; None: our preset's, or fewer, so that the budget pays for
+            16 plans.
     """
+    if horizon is None:
+        horizon = min(MPPIConfig.for_env(env_id).horizon, budget // _FEWEST_ROLLOUTS)
     env = Cloneable(gym.make(env_id))
     env.reset(seed=0)
     return Task(
@@ -87,7 +91,7 @@ def open_task(env_id: str, budget: int, horizon: int | None = None) -> Task:
         dynamics=make_dynamics(env, num_workers=1),
         scaling=action_scaling(env.action_space),
         budget=budget,
-        horizon=horizon or MPPIConfig.for_env(env_id).horizon,
+        horizon=horizon,
     )
 
 
@@ -146,7 +150,9 @@ def _pytorch_mppi(task: Task, seed: int, settings: Settings) -> Planner:
 
 
 def _our_config(task: Task, settings: Settings) -> MPPIConfig:
-    config = replace(MPPIConfig.for_env(task.env), horizon=task.horizon, **settings)
+    # A step of a coarse model would count like a true one, so all planners search on the true one.
+    ours: Settings = {"horizon": task.horizon, "search_substeps": None}
+    config = replace(MPPIConfig.for_env(task.env), **{**ours, **settings})
     return config.fitted_to(budget_ms=1000.0, steps_per_second=task.budget)
 
 

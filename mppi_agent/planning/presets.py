@@ -135,17 +135,49 @@ _REACTING: Mapping[str, Any] = MappingProxyType(
     }
 )
 
-# What differs where no policy is given: it would know how to stay on its feet. Expert alone, one
-# core, reset seeds from 10000 that chose the settings, so optimistic.
+# What differs where no policy is given: it would know how to stay on its feet. Expert alone, reset
+# seeds from 10000 that chose the settings, so optimistic, one core, about 100 ms per control step.
+# Whole episodes of fresh seeds are in benchmarks/expert.csv.
 ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        # 687 in the first 100 steps of 3 episodes, 16,399 in a whole one. Three iterations of 60
+        # samples get 1,211 in 150 steps, 467 without reflexes.
+        "HalfCheetah-v5": {"num_samples": 48, "iterations": 4, "reflex_std": 0.3},
+        # 464 in the first 100 steps of 2 episodes; 435 with noise 0.5, 213 with white noise on the
+        # true model, as many milliseconds of it. Reflexes bring nothing here.
+        "Ant-v5": {
+            "num_samples": 32,
+            "horizon": 16,
+            "iterations": 4,
+            "knot_spacing": 4,
+            "noise_std": 0.7,
+            "search_substeps": 3,
+        },
+        # 1,094, falls after 181 steps (2 episodes); 417, 72 steps, without reflexes.
+        "Humanoid-v5": {
+            "num_samples": 24,
+            "horizon": 40,
+            "knot_spacing": 2,
+            "noise_std": 0.2,
+            "reflex_std": 0.3,
+            "search_substeps": 1,
+        },
+        # 32,331 in the first 100 steps of 2 episodes; 15,387 with white noise and 20 steps, 21,414
+        # with that and reflexes.
+        "HumanoidStandup-v5": {
+            "num_samples": 32,
+            "horizon": 30,
+            "knot_spacing": 10,
+            "noise_std": 0.7,
+            "search_substeps": 1,
+        },
+        # 1000 in each of 2; falls after 132 to 300 steps without reflexes (3 episodes).
+        "InvertedPendulum-v5": {"num_samples": 48, "iterations": 3, "reflex_std": 0.3},
         # 1,559 and 852 (falls after 439 and 312 steps), 99 ms per step; with 128 samples of 100
-        # steps, two iterations and no reflexes 390 and 374 (144 and 144 steps), 70 ms. On fresh
-        # seeds 955, 1,008 and 1,377.
+        # steps, two iterations and no reflexes 390 and 374 (144 and 144 steps), 70 ms.
         "Hopper-v5": {**_REACTING, "horizon": 150},
         # 4,203 (falls after 878 steps); 2,321 in the first 500 of another episode, 120 ms per step;
-        # there 1,877 in 148 ms with 96 samples, two iterations, noise 0.3 and no reflexes. On
-        # fresh seeds 1,700, 635 and 3,957.
+        # there 1,877 in 148 ms with 96 samples, two iterations, noise 0.3 and no reflexes.
         "Walker2d-v5": {**_REACTING, "horizon": 100},
     }
 )

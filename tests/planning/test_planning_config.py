@@ -45,9 +45,9 @@ def test_a_string_for_the_interpolation_is_named():
         MPPIConfig(knot_interpolation="cubic")
 
 
-@pytest.mark.parametrize("env_id", sorted(PRESETS))
+@pytest.mark.parametrize("env_id", sorted({*PRESETS, *ALONE}))
 def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
-    preset = MPPIConfig(**PRESETS[env_id])
+    preset = MPPIConfig(**PRESETS.get(env_id, {}))
     assert MPPIConfig.for_env(env_id, with_policy=True) == preset
     if env_id in ALONE:
         preset = replace(preset, **ALONE[env_id])
@@ -57,8 +57,8 @@ def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
 
 
 @pytest.mark.parametrize("env_id", sorted(ALONE))
-def test_reflexes_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id):
-    assert MPPIConfig.for_env(env_id).reflex_std > 0
+def test_settings_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id):
+    assert MPPIConfig.for_env(env_id) != MPPIConfig.for_env(env_id, with_policy=True)
     assert MPPIConfig.for_env(env_id, with_policy=True).reflex_std == 0
 
 
