@@ -69,7 +69,7 @@ class MPPIAgent:
             `PolicyPrior`; 0: it only proposes.
         proposals: Further plans that join the samples and count by their return alone.
         objective: What plans are ranked by beside the env's own return, which stays what `Plan`
-            reports. `LostFuture()` joins unless there is one; `LostFuture(0)` leaves it out.
+            reports. `LostFuture(config.lost_future)` joins unless there is one.
 
     Attributes:
         env: What to pass to `evaluate_policy(expert, expert.env)`.
@@ -285,7 +285,7 @@ class MPPIAgent:
         """Return the objective with what the expert adds to it."""
         wanted = list(terms)
         if not any(isinstance(term, LostFuture) for term in wanted):
-            wanted.append(LostFuture())
+            wanted.append(LostFuture(self.config.lost_future))
         if policy_prior:
             if self._policy is None:
                 raise ValueError(f"policy_prior={policy_prior} needs a policy: pass policy=model")

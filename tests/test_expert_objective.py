@@ -120,14 +120,18 @@ def test_labelling_adds_nothing_to_what_was_visited():
 
 def test_the_lost_future_counts_unless_it_is_left_out():
     # At the edge of the track all plans see the end; where it costs shows in the scores.
-    def scores_and_returns(terms):
-        expert = MPPIAgent(make_env("CartPole-v1"), MPPIConfig(horizon=40), objective=terms)
+    def scores_and_returns(terms=(), lost_future=1.0):
+        config = MPPIConfig(horizon=40, lost_future=lost_future)
+        expert = MPPIAgent(make_env("CartPole-v1"), config, objective=terms)
         expert.predict(expert.env.last_observation)
         return expert.last_plan.scores, expert.last_plan.returns
 
-    scores, returns = scores_and_returns([])
+    scores, returns = scores_and_returns()
     lost = returns < returns.max()
     assert lost.any() and (scores[lost] < returns[lost] - 1).all()
+    dearer, _ = scores_and_returns(lost_future=3.0)
+    assert (dearer[lost] < scores[lost]).all()
+    np.testing.assert_array_equal(*scores_and_returns(lost_future=0.0))
     np.testing.assert_array_equal(*scores_and_returns([LostFuture(0)]))
 
 

@@ -45,6 +45,8 @@ class MPPIConfig:
         temperature_floor: Smallest temperature as a share of the best return's magnitude, >= 0, so
             that flat returns do not get confident weights; read only when `temperature` is None.
         discount: Of rewards per control step, in (0, 1].
+        lost_future: Horizons beyond the plan's own whose reward it is charged for where it ends the
+            episode, >= 0, see `LostFuture`. More makes long-lived plans cautious.
         elites: Best samples that enter the next iteration with the return they had, >= 0 and at
             most num_samples / 2.
         search_substeps: Physics substeps per control step of a coarse model to draw the samples on,
@@ -69,6 +71,7 @@ class MPPIConfig:
     ess_fraction: float = 0.2
     temperature_floor: float = 1e-4
     discount: float = 0.99
+    lost_future: float = 1.0
     elites: int = 4
     search_substeps: int | None = None
     mean_preference: float = 0.1
@@ -95,6 +98,8 @@ class MPPIConfig:
         self._require("tail_scale", self.tail_scale >= 0, ">= 0", "use 0 for Gaussian noise")
         self._require("ess_fraction", 0 < self.ess_fraction < 1, "in (0, 1)", "use 0.2")
         self._require("temperature_floor", self.temperature_floor >= 0, ">= 0", "use 1e-4")
+        ok = 0 <= self.lost_future < np.inf
+        self._require("lost_future", ok, ">= 0 and finite", "use 1, or 0 to charge nothing")
         self._require("discount", 0 < self.discount <= 1, "in (0, 1]", "use 0.99")
         self._require("mean_preference", 0 <= self.mean_preference < 1, "in [0, 1)", "use 0.1")
         for iteration in range(self.iterations):

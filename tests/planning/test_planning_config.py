@@ -26,6 +26,8 @@ from mppi_agent.planning import ALONE, PRESETS, MPPIConfig
         ({"ess_fraction": 1.0}, r"ess_fraction=1.0 must be in \(0, 1\)"),
         ({"temperature_floor": -1.0}, r"temperature_floor=-1.0 must be >= 0"),
         ({"discount": 0.0}, r"discount=0.0 must be in \(0, 1\]"),
+        ({"lost_future": -1.0}, r"lost_future=-1.0 must be >= 0 and finite; use 1"),
+        ({"lost_future": np.inf}, r"lost_future=inf must be >= 0 and finite"),
         ({"mean_preference": 1.0}, r"mean_preference=1.0 must be in \[0, 1\)"),
         ({"temperature": 0.0}, r"temperature=0.0 must be > 0; use None"),
         ({"temperature": lambda iteration: 1.0 - iteration}, r"temperature=.* must be > 0"),
