@@ -182,12 +182,12 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "iterations": 3,
             "noise_std": 0.2,
         },
-        # 1,708 and 1,703, falls after 574 and 579 steps; 1,559 and 852, 439 and 312 steps, with a
-        # lost future of 1 and discount 0.995; of 16: 944, 532 steps. Without reflexes, 128 samples of
-        # 100 steps and two iterations: 390 and 374 (144 and 144 steps).
+        # 1,708 and 1,703, falls after 574 and 579 steps. With a lost future of 1 and discount 0.995
+        # 1,559 and 852, 439 and 312 steps; with one of 16 944, 532 steps. Without reflexes, 128
+        # samples of 100 steps and two iterations, 390 and 374, 144 steps both.
         "Hopper-v5": {**_REACTING, "horizon": 150},
-        # 2,749 in the first 600 steps of 1 episode. With a lost future of 1 and discount 0.995 4,203
-        # in another, where it falls after 878 steps.
+        # 2,749 in the first 600 steps of 1 episode. With a lost future of 1 and discount 0.995
+        # 4,203 in another, where it falls after 878 steps.
         "Walker2d-v5": {**_REACTING, "horizon": 100},
         # 60 in the first 200 steps of 2 episodes, 112 in a whole one; 35 in 200 without reflexes.
         "Swimmer-v5": {"reflex_std": 0.3},
