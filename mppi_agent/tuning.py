@@ -114,6 +114,7 @@ def tune(
             f"{preset.horizon} steps; pass more"
         )
     dynamics = make_dynamics(env)
+    reflexes = [0.0, 0.15, 0.3, 0.6] if len(env.observation_space.shape or ()) == 1 else [0.0]
     seeds = tuple(range(TUNING_SEEDS, TUNING_SEEDS + episodes))
     study = optuna.create_study(
         direction="maximize",
@@ -124,7 +125,7 @@ def tune(
     means: list[float] = []
 
     def try_out(trial: Any) -> float:
-        config = start if not configs else _suggest(trial, preset, budget)
+        config = start if not configs else _suggest(trial, preset, budget, reflexes)
         configs.append(config or preset)
         if config is None:
             raise optuna.TrialPruned
@@ -142,8 +143,17 @@ def tune(
     return Tuned(configs[best.number], float(best.value), means[0], len(configs), seeds, max_steps)
 
 
-def _suggest(trial: Any, preset: MPPIConfig, budget: int) -> MPPIConfig | None:
-    """Return the settings of a trial; None where the budget does not allow them."""
+def _suggest(
+    trial: Any, preset: MPPIConfig, budget: int, reflexes: list[float]
+) -> MPPIConfig | None:
+    """Return the settings of a trial; None where the budget does not allow them.
+
+    Args:
+        trial: Of Optuna.
+        preset: What the search began with.
+        budget: Env steps that a plan may simulate.
+        reflexes: What to try as `reflex_std`.
+    """
     horizon = trial.suggest_int("horizon", 5, 150, log=True)
     knots = trial.suggest_int("knots", 2, 20, log=True)
     config = replace(
@@ -152,10 +162,12 @@ def _suggest(trial: Any, preset: MPPIConfig, budget: int) -> MPPIConfig | None:
         knot_spacing=max(1, min(horizon, round(horizon / knots))),
         iterations=trial.suggest_int("iterations", 1, 4),
         noise_std=trial.suggest_float("noise_std", 0.1, 1.5, log=True),
+        reflex_std=trial.suggest_categorical("reflex_std", reflexes),
         noise_decay=trial.suggest_float("noise_decay", 0.3, 1.0),
         tail_scale=trial.suggest_categorical("tail_scale", [0.0, 0.7, 1.0]),
         ess_fraction=trial.suggest_float("ess_fraction", 0.02, 0.5, log=True),
         discount=trial.suggest_categorical("discount", [0.97, 0.99, 1.0]),
+        lost_future=trial.suggest_categorical("lost_future", [1.0, 4.0]),
         num_samples=max(preset.num_samples, 2 * preset.elites),
     )
     return _with_budget(config, budget)
