@@ -3,8 +3,9 @@
     python benchmarks/expert.py HalfCheetah-v5 Ant-v5 --budget B1
     python benchmarks/expert.py summary     # the lines so far, as the README shows them
 
-B1 is what two cores compute in 50 ms and B2 in 500 ms; one core gets twice the time. The presets
-were chosen on reset seeds from 10000, these episodes start from 0.
+B1 is what two cores compute in 50 ms and B2 in 500 ms; one core gets twice the time; with `preset`
+the settings stay as they are, whatever they cost. They were chosen on reset seeds from 10000, these
+episodes start from 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("envs", nargs="+", metavar="ENV", help="ids, or summary")
-    parser.add_argument("--budget", choices=list(CORE_MS), default="B1")
+    parser.add_argument("--budget", choices=["preset", *CORE_MS], default="B1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("expert.csv"))
     args = parser.parse_args()
@@ -50,16 +51,18 @@ def measure(
 
     Args:
         env_id: Of the env.
-        budget: A key of `CORE_MS`.
+        budget: A key of `CORE_MS`, or preset.
         seed: Of the reset and of the planner.
         config: What fits the budget; None: the env's preset, fitted here.
 
     Returns:
         The settings that were used, and the figures.
     """
-    budget_ms = CORE_MS[budget] / num_cores()
+    fits = config is None and budget in CORE_MS
     start = time.process_time()
-    run = run_plan(env_id, config, seed=seed, budget_ms=budget_ms if config is None else None)
+    run = run_plan(
+        env_id, config, seed=seed, budget_ms=CORE_MS[budget] / num_cores() if fits else None
+    )
     cpu = time.process_time() - start
     length = int(run.evaluation.lengths[0])
     return run.config, {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.planning import MPPIConfig
 
-__all__ = ["PlanCost", "fit_to_budget", "measure_plan"]
+__all__ = ["fit_to_budget", "measure_plan"]
 
 _MOST_ROUNDS = 5
 _CLOSE = 0.9  # of the budget: close enough
@@ -20,29 +19,18 @@ _SHORTER = 0.75  # of the horizon, where not even a few samples fit
 _SHORTEST = 4  # control steps
 
 
-class PlanCost(NamedTuple):
-    """What one plan costs.
-
-    Attributes:
-        milliseconds: Of wall-clock.
-        sim_steps: Env steps that it simulates.
-    """
-
-    milliseconds: float
-    sim_steps: int
-
-
 def fit_to_budget(
-    config: MPPIConfig, budget_ms: float, measure: Callable[[MPPIConfig], PlanCost]
+    config: MPPIConfig, budget_ms: float, measure: Callable[[MPPIConfig], float]
 ) -> MPPIConfig:
     """Choose samples and iterations, and a shorter horizon if it must be, for a planning time.
 
     The speed is measured again with what was chosen, because it depends on the size of the batch.
+    Plans that fall early are taken to go on doing so; once they live longer they cost more.
 
     Args:
         config: What to plan with if there were time; not more iterations or steps than it has.
         budget_ms: Wall-clock per plan, ms, > 0.
-        measure: Says what one plan costs with given settings.
+        measure: Says what one plan costs with given settings, ms of wall-clock.
 
     Returns:
         The largest settings measured that keep to the budget; where none did, the fastest.
@@ -52,42 +40,40 @@ def fit_to_budget(
     """
     if not 0 < budget_ms < np.inf:
         raise ValueError(f"budget_ms must be > 0 and finite, got {budget_ms}")
-    cost = measure(config)
-    tried: list[tuple[PlanCost, MPPIConfig]] = []
+    chosen, cost = config, measure(config)
+    costs = {chosen: cost}
     for _ in range(_MOST_ROUNDS):
-        chosen = _fitted(config, budget_ms, 1e3 * cost.sim_steps / cost.milliseconds)
-        if any(chosen == earlier for _, earlier in tried):
+        chosen = _fitted(config, budget_ms, 1e3 * chosen.steps_per_plan / cost)
+        if chosen in costs:
             break
-        cost = measure(chosen)
-        tried.append((cost, chosen))
-        if _CLOSE * budget_ms <= cost.milliseconds <= budget_ms:
+        costs[chosen] = cost = measure(chosen)
+        if _CLOSE * budget_ms <= cost <= budget_ms:
             return chosen
-    within = [pair for pair in tried if pair[0].milliseconds <= budget_ms]
+    within = [settings for settings, cost in costs.items() if cost <= budget_ms]
     if within:
-        return max(within, key=lambda pair: pair[0].sim_steps)[1]
-    return min(tried, key=lambda pair: pair[0].milliseconds)[1]
+        return max(within, key=lambda settings: settings.steps_per_plan)
+    return min(costs, key=lambda settings: costs[settings])
 
 
 def measure_plan(
     make_expert: Callable[[MPPIConfig], MPPIAgent],
-) -> Callable[[MPPIConfig], PlanCost]:
+) -> Callable[[MPPIConfig], float]:
     """Return what measures plans from the reset state of an expert's env.
 
     Args:
         make_expert: Makes the expert for given settings; its env has been reset.
     """
 
-    def measure(config: MPPIConfig) -> PlanCost:
+    def measure(config: MPPIConfig) -> float:
         expert = make_expert(config)
         states = expert.states()
         expert.label(states)
         milliseconds = []
-        before = expert.sim_steps
         for _ in range(3):
             start = time.perf_counter()
             expert.label(states)
             milliseconds.append(1e3 * (time.perf_counter() - start))
-        return PlanCost(float(np.median(milliseconds)), (expert.sim_steps - before) // 3)
+        return float(np.median(milliseconds))
 
     return measure
 
