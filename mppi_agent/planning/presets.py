@@ -138,7 +138,7 @@ _REACTING: Mapping[str, Any] = MappingProxyType(
 
 # What differs where no policy is given: it would know how to stay on its feet. Expert alone, reset
 # seeds from 10000 that chose the settings, so optimistic, one core, about 100 ms per control step.
-# Whole episodes of fresh seeds are in benchmarks/expert.csv.
+# Whole episodes of fresh seeds are in benchmarks/expert_returns.csv.
 ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # 687 in the first 100 steps of 3 episodes, 16,399 in a whole one. Three iterations of 60

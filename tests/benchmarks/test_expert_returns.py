@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import csv
 
-import expert
+import expert_returns
 import pytest
 
 
 def test_an_episode_keeps_to_its_budget_and_the_summary_shows_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(expert.CORE_MS, "B1", 4.0)
+    monkeypatch.setitem(expert_returns.CORE_MS, "B1", 4.0)
     out = tmp_path / "expert.csv"
     for arguments in (["Pendulum-v1", "--seeds", "0", "1"], ["summary"]):
-        monkeypatch.setattr("sys.argv", ["expert.py", *arguments, "--out", str(out)])
-        expert.main()
+        monkeypatch.setattr("sys.argv", ["expert_returns.py", *arguments, "--out", str(out)])
+        expert_returns.main()
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["0", "1"]

@@ -1,7 +1,7 @@
 """Measure whole episodes of the expert alone at a planning time per step, one CSV line each.
 
-    python benchmarks/expert.py HalfCheetah-v5 Ant-v5 --budget B1
-    python benchmarks/expert.py summary     # the lines so far, as the README shows them
+    python benchmarks/expert_returns.py HalfCheetah-v5 Ant-v5 --budget B1
+    python benchmarks/expert_returns.py summary     # the lines so far, as the README shows them
 
 B1 is what two cores compute in 50 ms and B2 in 500 ms; one core gets twice the time; with `preset`
 the settings stay as they are, whatever they cost. They were chosen on reset seeds from 10000, these
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("envs", nargs="+", metavar="ENV", help="ids, or summary")
     parser.add_argument("--budget", choices=["preset", *CORE_MS], default="B1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("expert.csv"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     args = parser.parse_args()
     if args.envs == ["summary"]:
         print_summary(args.out)
