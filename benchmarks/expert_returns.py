@@ -88,23 +88,21 @@ def print_summary(path: Path) -> None:
     """
     with path.open(newline="") as file:
         runs = {(row["env"], row["budget"], row["seed"]): row for row in csv.DictReader(file)}
-    print(
-        "| env | budget | median return | of seeds | samples x steps x iterations | env steps, ms |"
-    )
-    print("|---|---|---|---|---|---|")
+    columns = ("env", "budget", "median", "returns", "samples x steps x iterations", "env steps")
+    print(f"| {' | '.join(columns)} | CPU |\n{'|---' * 7}|")
     for env, budget in dict.fromkeys(key[:2] for key in runs):
         rows = [row for key, row in runs.items() if key[:2] == (env, budget)]
         returns = [float(row["return"]) for row in rows]
-        seeds = ", ".join(_figure(value) for value in returns)
+        seeds = "; ".join(_figure(value) for value in returns)
         first = rows[0]
         size = f"{first['num_samples']} x {first['horizon']} x {first['iterations']}"
         steps, ms = (
             np.median([float(row[name]) for row in rows])
-            for name in ("sim_steps_per_step", "median_plan_ms")
+            for name in ("sim_steps_per_step", "cpu_ms_per_step")
         )
         print(
             f"| {env} | {budget} | {_figure(float(np.median(returns)))} | {seeds} | {size} "
-            f"| {steps:,.0f}; {ms:.0f} ms |"
+            f"| {steps:,.0f} | {ms:.0f} ms |"
         )
 
 
