@@ -124,7 +124,8 @@ class MPPIConfig:
         """Return the measured preset of an env, or the defaults where there is none.
 
         Args:
-            env: Env id, or an env, whose `spec` is read.
+            env: Env id, or an env, whose `spec` is read; reflexes are left out where it does not
+                observe a vector.
             budget_ms: Planning time per control step, ms; needs `steps_per_second`. None keeps the
                 preset's number of samples.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
@@ -143,6 +144,9 @@ class MPPIConfig:
         name = env_id.rpartition(":")[2]
         alone = {} if with_policy else ALONE.get(name, {})
         config = cls(**{**PRESETS.get(name, {}), **alone})
+        space = getattr(env, "observation_space", None)
+        if space is not None and len(space.shape or ()) != 1:  # the shape of a Dict is None
+            config = replace(config, reflex_std=0.0)
         if (budget_ms is None) != (steps_per_second is None):
             raise ValueError(
                 f"budget_ms={budget_ms} and steps_per_second={steps_per_second} must be given "

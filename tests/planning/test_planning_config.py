@@ -64,6 +64,15 @@ def test_settings_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id)
     assert MPPIConfig.for_env(env_id, with_policy=True).reflex_std == 0
 
 
+@pytest.mark.parametrize(("shape", "reacts"), [((17,), True), (None, False), ((64, 64, 3), False)])
+def test_presets_react_only_to_vectors(shape, reacts):
+    space = SimpleNamespace(shape=shape)
+    env = SimpleNamespace(spec=SimpleNamespace(id="HalfCheetah-v5"), observation_space=space)
+    config = MPPIConfig.for_env(env)
+    assert (config.reflex_std > 0) == reacts
+    assert config == replace(MPPIConfig.for_env("HalfCheetah-v5"), reflex_std=config.reflex_std)
+
+
 def test_an_unknown_env_gets_the_defaults():
     assert MPPIConfig.for_env("NoSuchEnv-v0") == MPPIConfig()
     assert MPPIConfig.for_env(SimpleNamespace(spec=None)) == MPPIConfig()
