@@ -175,8 +175,8 @@ class MPPI:
             measured, steps = evaluate(self._true, found.mean[:, None])
             final = measured
         else:
-            candidates = [part.parameters for part in (nominal, best_mean, best_sample)]
-            candidates.insert(2, found.mean[:, None])
+            before = [nominal.parameters, best_mean.parameters]
+            candidates = [*before, found.mean[:, None], best_sample.parameters]
             measured, steps = evaluate(self._true, np.concatenate(candidates, axis=1))
             nominal, best_mean, final, best_sample = measured.split()
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.

@@ -64,6 +64,11 @@ def test_settings_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id)
     assert MPPIConfig.for_env(env_id, with_policy=True).reflex_std == 0
 
 
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5"])
+def test_the_expert_alone_reacts_where_gaits_are_to_be_found(env_id):
+    assert MPPIConfig.for_env(env_id).reflex_std > 0
+
+
 @pytest.mark.parametrize(("shape", "reacts"), [((17,), True), (None, False), ((64, 64, 3), False)])
 def test_presets_react_only_to_vectors(shape, reacts):
     space = SimpleNamespace(shape=shape)
