@@ -7,10 +7,10 @@
     python benchmarks/duel.py timing HalfCheetah-v5           # one plan beside pytorch_mppi
 
 All planners get the true model on one backend, the horizon of our preset (or what lets the budget
-pay for 16 plans) and the same number of rollouts. A planner NAME runs with its published settings,
-NAME:tuned with the best of those that `tune` tried for that env and budget. B1 is what two cores
-simulate in 50 ms, B2 ten times as much; B1/4 is a quarter of B1, and a number is a number of env
-steps.
+pay for 16 plans) and the same number of simulated steps. A planner NAME runs with its published
+settings, NAME:tuned with the best of those that `tune` tried for that env and budget, shorter
+horizons among them. B1 is what two cores simulate in 50 ms, B2 ten times as much; B1/4 is a quarter
+of B1, and a number is a number of env steps.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from duel_planners import (
     make_planner,
     open_task,
     published_settings,
+    shorter,
 )
 from duel_summary import print_summary
 from pytorch_mppi_planner import plan_seconds
@@ -86,11 +87,19 @@ def tune(args: argparse.Namespace) -> None:
     """Try the settings of the rivals' grids on seeds that no duel uses, one line of CSV each."""
     for env_id in args.envs:
         task = open_task(env_id, budget_steps(args.budget, env_id), args.horizon)
-        for name, settings in grid(task, args.planners):
-            for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.seeds):
-                row = episode(task, name, settings, seed, args.steps)
-                write(args.out, env_id, name, args.budget, row)
+        for name in args.planners:
+            for _, settings in grid(task, [name]):
+                _try(task, env_id, name, settings, args)
+            best = settings_of(f"{name}:tuned", env_id, args.budget, args.out)
+            for settings in shorter(task, best):
+                _try(task, env_id, name, settings, args)
         task.dynamics.close()
+
+
+def _try(task: Task, env_id: str, name: str, settings: Settings, args: argparse.Namespace) -> None:
+    for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.seeds):
+        row = episode(task, name, settings, seed, args.steps)
+        write(args.out, env_id, name, args.budget, row)
 
 
 def budgets(args: argparse.Namespace) -> None:
@@ -194,7 +203,7 @@ def episode(
         "length": length,
         "max_steps": max_steps or "",
         "settings": json.dumps(settings),
-        "horizon": task.horizon,
+        "horizon": settings.get("horizon", task.horizon),
         "budget_steps": task.budget,
         "sim_steps_per_step": round(planner.sim_steps / length),
         "cpu_ms_per_step": round(1e3 * (time.process_time() - start) / length, 2),

@@ -31,12 +31,14 @@ __all__ = [
     "make_planner",
     "open_task",
     "published_settings",
+    "shorter",
 ]
 
 Settings = dict[str, Any]
 _ICEM_BETAS = {"HalfCheetah-v5": 0.25, "HumanoidStandup-v5": 2.0}  # published for these two
 _SCALE_SEED = 10_000
 _FEWEST_ROLLOUTS = 16
+_SHORTEST = 5
 
 
 class Planner(Protocol):
@@ -174,9 +176,12 @@ def make_planner(name: str, task: Task, seed: int, settings: Settings) -> Planne
         name: One of `PLANNERS`.
         task: What it plans for.
         seed: Of its noise.
-        settings: Keyword arguments of the planner that differ from its defaults.
+        settings: Keyword arguments of the planner that differ from its defaults, and `horizon`
+            where it differs from the task's.
     """
-    return MAKERS[name.partition(":")[0]](task, seed, settings)
+    own = dict(settings)
+    task = replace(task, horizon=own.pop("horizon", task.horizon))
+    return MAKERS[name.partition(":")[0]](task, seed, own)
 
 
 def published_settings(name: str, env_id: str) -> Settings:
@@ -199,6 +204,12 @@ def grid(task: Task, planners: Sequence[str]) -> Iterator[tuple[str, Settings]]:
     if "icem" in planners:
         for beta in (0.25, 1.0, 2.0, 3.0):
             yield "icem", {"beta": beta}
+
+
+def shorter(task: Task, settings: Settings) -> Iterator[Settings]:
+    """Yield settings with half and a quarter of the task's horizon: more plans, less foresight."""
+    for part in (2, 4):
+        yield {**settings, "horizon": max(task.horizon // part, _SHORTEST)}
 
 
 def return_scale(task: Task) -> float:

@@ -14,6 +14,8 @@ from mppi_agent.planning.presets import ALONE, PRESETS
 __all__ = ["MPPIConfig"]
 
 _FEWEST_FITTED_SAMPLES = 8
+# Below it one iteration fewer serves better (docs/experiments.md).
+_FEWEST_PER_ITERATION = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +174,9 @@ class MPPIConfig:
             ValueError: If the budget allows fewer than 8 samples in one iteration.
         """
         rollouts = int(budget_ms / 1000.0 * steps_per_second / self.horizon) - 1  # one for the mean
-        for iterations in range(self.iterations, 0, -1):
+        for iterations in range(self.iterations, 1, -1):
             num_samples = (rollouts + (iterations - 1) * self.elites) // iterations
-            if num_samples >= max(_FEWEST_FITTED_SAMPLES, 2 * self.elites):
+            if num_samples >= max(_FEWEST_PER_ITERATION, 2 * self.elites):
                 return replace(self, num_samples=num_samples, iterations=iterations)
         if rollouts >= _FEWEST_FITTED_SAMPLES:
             elites = min(self.elites, rollouts // 2)

@@ -190,6 +190,21 @@ def test_the_command_line_writes_lines_that_the_summary_reads(tmp_path, monkeypa
     assert "### 400, 3 steps" in capsys.readouterr().out
 
 
+def test_tuning_ends_with_shorter_horizons_of_the_best_settings(tmp_path, monkeypatch):
+    out = tmp_path / "tuning.csv"
+    options = ["--budget", "800", "--steps", "2", "--seeds", "1", "--planners", "icem"]
+    monkeypatch.setattr("sys.argv", ["duel.py", "tune", "Pendulum-v1", *options, "--out", str(out)])
+    main()
+    with out.open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["horizon"] for line in lines] == ["20", "20", "20", "20", "10", "5"]
+    at_full = max(lines[:4], key=lambda line: float(line["return"]))
+    best = json.loads(at_full["settings"])
+    tried = [json.loads(line["settings"]) for line in lines[4:]]
+    assert tried == [{**best, "horizon": 10}, {**best, "horizon": 5}]
+    assert all(500 < int(line["sim_steps_per_step"]) <= 800 for line in lines)
+
+
 def test_the_command_line_refuses_unknown_planners(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["duel.py", "run", "--planners", "cme"])
     with pytest.raises(SystemExit):

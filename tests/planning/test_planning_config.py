@@ -92,6 +92,14 @@ def test_a_fitted_config_uses_the_budget_and_stays_within(budget_ms, elites):
     assert used_ms > 0.5 * budget_ms
 
 
+def test_a_small_budget_pays_for_fewer_iterations_of_enough_samples():
+    config = MPPIConfig(iterations=4, horizon=10)
+    small = config.fitted_to(budget_ms=1000.0, steps_per_second=280)
+    assert (small.iterations, small.num_samples) == (2, 15)
+    large = config.fitted_to(budget_ms=1000.0, steps_per_second=1000)
+    assert (large.iterations, large.num_samples) == (4, 27)
+
+
 def test_a_budget_needs_a_speed_and_enough_of_both():
     with pytest.raises(ValueError, match=r"must be given together; measure the speed"):
         MPPIConfig.for_env("Pendulum-v1", budget_ms=10.0)
