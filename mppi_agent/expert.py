@@ -97,7 +97,9 @@ class MPPIAgent:
     ) -> None:
         self.env = _open(env)
         cloneable = sub_env(self.env)
-        self.config = config or MPPIConfig.for_env(cloneable, with_policy=policy is not None)
+        self.config = config or MPPIConfig.for_env(
+            cloneable, role="alone" if policy is None else "on_top"
+        )
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
         self._policy = policy

@@ -184,7 +184,7 @@ def run_plan(
         def make_expert(settings: MPPIConfig) -> MPPIAgent:
             return MPPIAgent(env, settings, seed=seed, policy=policy, dynamics=dynamics)
 
-        config = config or MPPIConfig.for_env(env, with_policy=policy is not None)
+        config = config or MPPIConfig.for_env(env, role="alone" if policy is None else "on_top")
         if budget_ms is not None:
             env.reset(seed=seed)
             config = fit_to_budget(config, budget_ms, measure_plan(make_expert))

@@ -55,7 +55,9 @@ def _plan(options: argparse.Namespace) -> int:
     if options.preset:
         config = load_preset(options.preset)
     else:
-        config = MPPIConfig.for_env(options.env, with_policy=options.policy is not None)
+        config = MPPIConfig.for_env(
+            options.env, role="alone" if options.policy is None else "on_top"
+        )
     wanted = {"num_samples": options.num_samples, "horizon": options.horizon}
     config = replace(config, **{name: value for name, value in wanted.items() if value is not None})
     policy = None

@@ -85,7 +85,7 @@ class Engine:
         self._sampling_rng = np.random.default_rng(sampling_seed)
         self.expert = MPPIAgent(
             env,
-            planner or MPPIConfig.for_env(cloneable, with_policy=True),
+            planner or MPPIConfig.for_env(cloneable, role="label"),
             dynamics=self.dynamics,
             policy=expert_policy,
             seed=int(expert_seed.generate_state(1)[0]),

@@ -21,7 +21,7 @@ from mppi_agent.planning.noise import (
 from mppi_agent.planning.novelty import Novelty
 from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
-from mppi_agent.planning.presets import ALONE, PRESETS
+from mppi_agent.planning.presets import ALONE, ON_TOP, PRESETS
 from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
 from mppi_agent.planning.reflexes import Reflexes
 from mppi_agent.planning.terms import (
@@ -40,6 +40,7 @@ from mppi_agent.planning.weights import (
 __all__ = [
     "ALONE",
     "MPPI",
+    "ON_TOP",
     "PRESETS",
     "ActionRate",
     "ActionScaling",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mppi_agent.planning.noise import KnotBasis, linear_basis
-from mppi_agent.planning.presets import ALONE, PRESETS
+from mppi_agent.planning.presets import ALONE, ON_TOP, PRESETS
 
-__all__ = ["MPPIConfig"]
+__all__ = ["MPPIConfig", "Role"]
+
+Role = Literal["alone", "on_top", "label"]
 
 _FEWEST_FITTED_SAMPLES = 8
 # Below it one iteration fewer serves better (docs/experiments.md).
@@ -121,7 +123,7 @@ class MPPIConfig:
         budget_ms: float | None = None,
         *,
         steps_per_second: float | None = None,
-        with_policy: bool = False,
+        role: Role = "alone",
     ) -> MPPIConfig:
         """Return the measured preset of an env, or the defaults where there is none.
 
@@ -131,21 +133,25 @@ class MPPIConfig:
             budget_ms: Planning time per control step, ms; needs `steps_per_second`. None keeps the
                 preset's number of samples.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
-            with_policy: Whether a policy proposes plans; without one, some envs need reflexes.
+            role: What plans are for: "alone", to act without a policy, for which some envs need
+                reflexes; "on_top", to act on top of one; "label", to teach one.
 
         Returns:
             The settings, fitted to the budget as by `fitted_to`.
 
         Raises:
-            ValueError: If only one of the two numbers is given, or the budget is too small.
+            ValueError: If only one of the two numbers is given, the budget is too small, or `role`
+                is none of the three.
         """
         if isinstance(env, str):
             env_id = env
         else:
             env_id = env.spec.id if env.spec is not None else ""
         name = env_id.rpartition(":")[2]
-        alone = {} if with_policy else ALONE.get(name, {})
-        config = cls(**{**PRESETS.get(name, {}), **alone})
+        if role not in get_args(Role):
+            raise ValueError(f"role={role!r} must be one of {', '.join(get_args(Role))}")
+        for_role = {"alone": ALONE, "on_top": ON_TOP}.get(role, {})
+        config = cls(**{**PRESETS.get(name, {}), **for_role.get(name, {})})
         space = getattr(env, "observation_space", None)
         if space is not None and len(space.shape or ()) != 1:  # the shape of a Dict is None
             config = replace(config, reflex_std=0.0)

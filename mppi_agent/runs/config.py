@@ -140,7 +140,7 @@ class RunConfig:
         """Return the arguments of `MPPIGPS` but its env, objects made."""
         arguments: dict[str, Any] = {"policy": "MlpPolicy", **_build(self.model)}
         if self.planner:
-            preset = MPPIConfig.for_env(self.env, with_policy=True)
+            preset = MPPIConfig.for_env(self.env, role="label")
             arguments["planner"] = replace(preset, **_build(self.planner))
         return {**arguments, "seed": self.seed}
 

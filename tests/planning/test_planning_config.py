@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mppi_agent.planning import ALONE, PRESETS, MPPIConfig
+from mppi_agent.planning import ALONE, ON_TOP, PRESETS, MPPIConfig
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,12 @@ def test_a_string_for_the_interpolation_is_named():
         MPPIConfig(knot_interpolation="cubic")
 
 
-@pytest.mark.parametrize("env_id", sorted({*PRESETS, *ALONE}))
+@pytest.mark.parametrize("env_id", sorted({*PRESETS, *ALONE, *ON_TOP}))
 def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
     preset = MPPIConfig(**PRESETS.get(env_id, {}))
-    assert MPPIConfig.for_env(env_id, with_policy=True) == preset
+    assert MPPIConfig.for_env(env_id, role="label") == preset
+    on_top = replace(preset, **ON_TOP.get(env_id, {}))
+    assert MPPIConfig.for_env(env_id, role="on_top") == on_top
     if env_id in ALONE:
         preset = replace(preset, **ALONE[env_id])
     assert MPPIConfig.for_env(env_id) == preset
@@ -60,8 +62,15 @@ def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
 
 @pytest.mark.parametrize("env_id", sorted(ALONE))
 def test_settings_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id):
-    assert MPPIConfig.for_env(env_id) != MPPIConfig.for_env(env_id, with_policy=True)
-    assert MPPIConfig.for_env(env_id, with_policy=True).reflex_std == 0
+    for role in ("on_top", "label"):
+        with_policy = MPPIConfig.for_env(env_id, role=role)
+        assert MPPIConfig.for_env(env_id) != with_policy
+        assert with_policy.reflex_std == 0
+
+
+def test_an_unknown_role_is_named_beside_the_known_ones():
+    with pytest.raises(ValueError, match=r"role='teach' must be one of alone, on_top, label"):
+        MPPIConfig.for_env("Hopper-v5", role="teach")
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5"])
