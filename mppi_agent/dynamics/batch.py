@@ -17,7 +17,7 @@ from mppi_agent.dynamics.observations import (
     stack_observations,
     write_rows,
 )
-from mppi_agent.dynamics.rollout import open_loop_rollout, validate_rollout
+from mppi_agent.dynamics.rollout import LargestSimulations, open_loop_rollout, validate_rollout
 from mppi_agent.interfaces import EnvState, Observation, RolloutBatch, StepBatch
 
 __all__ = ["BatchDynamics", "BatchSimulations"]
@@ -110,7 +110,7 @@ class BatchDynamics(ABC):
 
     def __init__(self, env: Cloneable) -> None:
         self._resets = EnvStepDynamics(env)
-        self._rollouts: BatchSimulations | None = None
+        self._rollouts = LargestSimulations[BatchSimulations]()
         self.observation_space: gym.Space = env.observation_space
         self.action_space: gym.Space = env.action_space
         self.max_episode_steps = self._resets.max_episode_steps
@@ -133,12 +133,10 @@ class BatchDynamics(ABC):
         """Roll out S x K action sequences open loop; see `Dynamics.rollout`."""
         actions = validate_rollout(states, actions, self.action_space)
         num = actions.shape[0] * actions.shape[1]
-        # A planner asks for the same two or three sizes again and again; the largest serves all.
-        if self._rollouts is None or self._rollouts.num < num:
-            self._rollouts = self.simulations(num)
-        return self._rollouts.open_loop(states, actions, keep_observations=keep_observations)
+        simulations = self._rollouts.at_least(num, self.simulations)
+        return simulations.open_loop(states, actions, keep_observations=keep_observations)
 
     def close(self) -> None:
         """Free the simulations and the private copy that resets come from."""
-        self._rollouts = None
+        self._rollouts.close()
         self._resets.close()

@@ -5,8 +5,8 @@ states (S), actions (S, K, H) -> restore S x K simulations -> step the live ones
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -31,6 +31,7 @@ from mppi_agent.interfaces import (
 
 __all__ = [
     "ClosedLoop",
+    "LargestSimulations",
     "closed_loop_rollout",
     "join_batches",
     "join_steps",
@@ -39,6 +40,8 @@ __all__ = [
     "validate_actions",
     "validate_rollout",
 ]
+
+AnySimulations = TypeVar("AnySimulations", bound=Simulations)
 
 
 def open_loop_rollout(
@@ -153,8 +156,28 @@ def closed_loop_rollout(
     )
 
 
+class LargestSimulations(Generic[AnySimulations]):
+    """Keep the most simulations of one model that were asked for; they serve smaller requests."""
+
+    def __init__(self) -> None:
+        self._held: AnySimulations | None = None
+
+    def at_least(self, num: int, make: Callable[[int], AnySimulations]) -> AnySimulations:
+        """Return `num` simulations or more, made by `make` where those at hand are too few."""
+        if self._held is None or self._held.num < num:
+            self.close()
+            self._held = make(num)
+        return self._held
+
+    def close(self) -> None:
+        """Free the simulations; the next request makes new ones."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+
 class ClosedLoop:
-    """Keep the simulations that closed-loop rollouts on one model run in; the largest serve all.
+    """Run closed-loop rollouts on one model, in simulations that it keeps.
 
     Args:
         dynamics: The model; the caller closes it.
@@ -162,7 +185,7 @@ class ClosedLoop:
 
     def __init__(self, dynamics: Dynamics) -> None:
         self._dynamics = dynamics
-        self._simulations: Simulations | None = None
+        self._simulations = LargestSimulations[Simulations]()
 
     def __call__(
         self,
@@ -173,19 +196,14 @@ class ClosedLoop:
         keep_observations: bool = False,
     ) -> RolloutBatch:
         """Roll out (K, H) = `shape` samples and steps per state; see `closed_loop_rollout`."""
-        total = len(states) * shape[0]
-        if self._simulations is None or self._simulations.num < total:
-            self.close()
-            self._simulations = self._dynamics.simulations(total)
+        simulations = self._simulations.at_least(len(states) * shape[0], self._dynamics.simulations)
         return closed_loop_rollout(
-            self._simulations, states, shape, act, keep_observations=keep_observations
+            simulations, states, shape, act, keep_observations=keep_observations
         )
 
     def close(self) -> None:
         """Free the simulations; the next rollout makes new ones."""
-        if self._simulations is not None:
-            self._simulations.close()
-            self._simulations = None
+        self._simulations.close()
 
 
 def reshape_batch(batch: RolloutBatch, shape: tuple[int, int]) -> RolloutBatch:
