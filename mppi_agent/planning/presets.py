@@ -175,7 +175,7 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         # 1000 in each of 2; falls after 132 to 300 steps without reflexes (3 episodes).
         "InvertedPendulum-v5": {"num_samples": 48, "iterations": 3, "reflex_std": 0.3},
-        # 931.8 of at most 936 in the first 100 steps of 16 episodes, of which one falls; two
+        # 906 of at most 936 in the first 100 steps of 32 episodes, of which three fall; two
         # iterations of 58 samples 892 in 28, of which two do, and 2 to 4 less where it stands.
         # Without reflexes it stands in 11 of 22: 10 steps do not see what 20 cannot plan.
         "InvertedDoublePendulum-v5": {
