@@ -75,34 +75,52 @@ def ratios_to_winner(returns: np.ndarray) -> np.ndarray:
 
 
 def print_summary(rows: Sequence[Mapping[str, str]], ours: str = "ours") -> None:
-    """Print a table per budget, then mean rank, wins and lowest ratio of each planner.
+    """Print a table per budget and length, then mean rank, wins and lowest ratio of each planner.
+
+    Where a budget has episodes of several lengths, a table of all of them follows.
 
     Args:
         rows: Lines of a duel.
         ours: The planner whose losses are listed.
     """
     means = mean_returns(rows)
-    for budget in dict.fromkeys(budget for budget, _ in means):
-        tables = {env: table for (given, env), table in means.items() if given == budget}
-        planners = list(dict.fromkeys(name for table in tables.values() for name in table))
-        print(f"\n### {budget}\n\n| env | {' | '.join(planners)} |")
-        print("|---" * (len(planners) + 1) + "|")
-        scores: dict[str, list[tuple[float, float]]] = {name: [] for name in planners}
-        lost = []
-        for env, table in tables.items():
-            returns = np.array(list(table.values()))
-            rank, ratio = ranks(returns), ratios_to_winner(returns)
-            for i, name in enumerate(table):
-                scores[name].append((rank[i], ratio[i]))
-            cells = [f"{table[name]:.5g}" if name in table else "" for name in planners]
-            print(f"| {env} | {' | '.join(cells)} |")
-            mine = dict(zip(table, ratio, strict=True)).get(ours, 1.0)
-            if mine < 1 - _TIE:
-                lost.append(f"{env} to {list(table)[int(returns.argmax())]} ({mine:.3f})")
-        for what, value in _FIGURES.items():
-            cells = [value(np.array(scores[name])) for name in planners]
-            print(f"| {what} | {' | '.join(cells)} |")
-        print(f"\n{ours} loses (ratio to the winner): {'; '.join(lost) or 'nowhere'}")
+    of_budget: dict[str, list[str]] = {}
+    for title in dict.fromkeys(title for title, _ in means):
+        of_budget.setdefault(title.partition(",")[0], []).append(title)
+        _print_table(
+            title, {env: table for (given, env), table in means.items() if given == title}, ours
+        )
+    for budget, titles in of_budget.items():
+        if len(titles) > 1:
+            together = {
+                f"{env}{title.removeprefix(budget)}": table
+                for (title, env), table in means.items()
+                if title in titles
+            }
+            _print_table(f"{budget}, all lengths", together, ours)
+
+
+def _print_table(title: str, tables: Mapping[str, Mapping[str, float]], ours: str) -> None:
+    """Print mean returns by planner, by env, what they sum up to, and where `ours` loses."""
+    planners = list(dict.fromkeys(name for table in tables.values() for name in table))
+    print(f"\n### {title}\n\n| env | {' | '.join(planners)} |")
+    print("|---" * (len(planners) + 1) + "|")
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in planners}
+    lost = []
+    for env, table in tables.items():
+        returns = np.array(list(table.values()))
+        rank, ratio = ranks(returns), ratios_to_winner(returns)
+        for i, name in enumerate(table):
+            scores[name].append((rank[i], ratio[i]))
+        cells = [f"{table[name]:.5g}" if name in table else "" for name in planners]
+        print(f"| {env} | {' | '.join(cells)} |")
+        mine = dict(zip(table, ratio, strict=True)).get(ours, 1.0)
+        if mine < 1 - _TIE:
+            lost.append(f"{env} to {list(table)[int(returns.argmax())]} ({mine:.3f})")
+    for what, value in _FIGURES.items():
+        cells = [value(np.array(scores[name])) for name in planners]
+        print(f"| {what} | {' | '.join(cells)} |")
+    print(f"\n{ours} loses (ratio to the winner): {'; '.join(lost) or 'nowhere'}")
 
 
 def _wins(scores: np.ndarray) -> str:

@@ -170,6 +170,26 @@ def test_the_summary_says_where_we_lose(capsys):
     assert "ours loses (ratio to the winner): Reacher-v5 to icem (0.750)" in shown
 
 
+def test_lengths_of_one_budget_are_summed_up_together(capsys):
+    rows = [
+        row("ours", 0, -4.0, max_steps="50"),
+        row("cem", 0, -8.0, max_steps="50"),
+        row("ours", 0, 300.0, env="Hopper-v5", max_steps="150"),
+        row("cem", 0, 400.0, env="Hopper-v5", max_steps="150"),
+    ]
+    print_summary(rows)
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith("###")] == [
+        "### B1, 50 steps",
+        "### B1, 150 steps",
+        "### B1, all lengths",
+    ]
+    together = shown.partition("all lengths")[2]
+    assert "| mean rank | 1.50 | 1.50 |" in together
+    assert "| mean ratio to the winner | 0.875 | 0.750 |" in together
+    assert "Hopper-v5, 150 steps to cem (0.750)" in together
+
+
 def test_the_command_line_writes_lines_that_the_summary_reads(tmp_path, monkeypatch, capsys):
     out = tmp_path / "duel.csv"
     options = ["--budget", "400", "--steps", "3", "--seeds", "2", "--planners", "ours", "cem"]
