@@ -22,6 +22,8 @@ from mppi_agent.planning import (
     ActionScaling,
     BoxScaling,
     CategoryScaling,
+    Feedback,
+    Following,
     LeafValue,
     LostFuture,
     MPPIConfig,
@@ -30,6 +32,7 @@ from mppi_agent.planning import (
     PolicyPrior,
     Proposer,
     Reflexes,
+    Role,
     Term,
     shift_nominal,
 )
@@ -61,13 +64,18 @@ class MPPIAgent:
             plans from the state that this env is in, so act in `self.env` only.
         config: Settings; None: the preset of the env.
         seed: Of the planner's noise.
-        policy: Proposes plans, closed loop. An `MPPIGPS` model, or whatever has its `leaf_value`,
-            also values where plans end; any SB3 model will do without.
+        policy: What plans start from, closed loop. An `MPPIGPS` model, or whatever has its
+            `leaf_value`, also values where plans end; any SB3 model will do without.
+        policy_leads: True: plans are deviations from what the policy does, which goes on answering
+            to what it observes; they are as good as it, or better. False: its rollouts only join
+            the samples, so that a bad policy costs no more than these.
         dynamics: Simulates the plans; None: the fastest exact backend for the env.
-        policy_noise_std: Noise of the policy's proposals but the first, half-range units.
+        policy_noise_std: Noise of the policy's proposals but the first, half-range units; read
+            only where it does not lead.
         policy_prior: How strongly the policy pulls plans towards what it would do, see
-            `PolicyPrior`; 0: it only proposes.
-        proposals: Further plans that join the samples and count by their return alone.
+            `PolicyPrior`; 0: not at all.
+        proposals: Further plans that join the samples and count by their return alone; not where a
+            policy leads, for they say what to do, not what to do differently.
         objective: What plans are ranked by beside the env's own return, which stays what `Plan`
             reports. `LostFuture(config.lost_future)` joins unless there is one.
 
@@ -79,7 +87,8 @@ class MPPIAgent:
 
     Raises:
         ValueError: If the env cannot be cloned, or its action space is neither a bounded Box nor
-            Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy.
+            Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy; or
+            proposals or reflexes are wanted where a policy leads.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class MPPIAgent:
         *,
         seed: int | None = 0,
         policy: Policy | None = None,
+        policy_leads: bool = True,
         dynamics: Dynamics | None = None,
         policy_noise_std: float = 0.2,
         policy_prior: float = 0.0,
@@ -97,9 +107,9 @@ class MPPIAgent:
     ) -> None:
         self.env = _open(env)
         cloneable = sub_env(self.env)
-        self.config = config or MPPIConfig.for_env(
-            cloneable, role="alone" if policy is None else "on_top"
-        )
+        self._leads = policy is not None and policy_leads
+        role: Role = "alone" if policy is None else "on_top" if policy_leads else "label"
+        self.config = config or MPPIConfig.for_env(cloneable, role=role)
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
         self._policy = policy
@@ -112,18 +122,15 @@ class MPPIAgent:
             self._search = coarse_model_of(
                 self._dynamics, substeps, "use a config with search_substeps=None"
             )
-        reflexes = None
-        if self.config.reflex_std > 0:
-            model, horizon = self._search or self._dynamics, self.config.horizon
-            reflexes = Reflexes.fitted_to(model, self.scaling, horizon, ClosedLoop)
-        self._num_gains = 0 if reflexes is None else reflexes.dims
+        feedback = self._feedback()
+        self._num_gains = 0 if feedback is None else feedback.dims
         self._planner = MPPI(
             self.config,
             self._dynamics,
             self.scaling,
             self._objective,
             search=self._search,
-            reflexes=reflexes,
+            feedback=feedback,
         )
         self._policy_loop = ClosedLoop(self._dynamics)
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
@@ -173,8 +180,8 @@ class MPPIAgent:
             states, nominals, self._acting_rng, previous_controls=self._previous, gains=gains
         )
         self.last_plan = plan
-        # Reflexes go on by themselves; an action that is repeated would only push them aside.
-        tail = np.zeros_like(nominals[:, :1]) if self._num_gains else None
+        # Policy and reflexes go on by themselves; an action repeated would only push them aside.
+        tail = np.zeros_like(nominals[:, :1]) if self._leads or self._num_gains else None
         self._nominals, self._gains = shift_nominal(plan.feedforward, tail=tail), plan.gains
         first = plan.controls[:, 0]
         if not deterministic:
@@ -198,7 +205,8 @@ class MPPIAgent:
         Args:
             states: S states.
             nominals: Normalised controls to improve on, shape (S, H, nu), such as the actions that
-                a student took from there; None: zeros. Their own return is measured beside.
+                a student took from there, or deviations where a policy leads; None: zeros. Their
+                own return is measured beside.
             leaf_value: Values where plans end; None: the policy's, if it has any.
 
         Returns:
@@ -206,7 +214,7 @@ class MPPIAgent:
         """
         if nominals is None:
             nominals = self.cold_start(len(states))
-        return self._plan(states, nominals, self._labelling_rng, leaf_value, policy_leads=False)
+        return self._plan(states, nominals, self._labelling_rng, leaf_value, nominal_first=True)
 
     def states(self) -> list[EnvState]:
         """Return the state that each env is in."""
@@ -241,6 +249,7 @@ class MPPIAgent:
 
     def close(self) -> None:
         """Free the simulations; the env stays open."""
+        self._planner.close()
         self._policy_loop.close()
         self._dynamics.close()
         if self._search is not None:
@@ -253,7 +262,7 @@ class MPPIAgent:
         rng: np.random.Generator,
         leaf_value: LeafValue | None = None,
         *,
-        policy_leads: bool = True,
+        nominal_first: bool = False,
         previous_controls: np.ndarray | None = None,
         gains: np.ndarray | None = None,
     ) -> Plan:
@@ -262,15 +271,20 @@ class MPPIAgent:
             [nominals[:, None], *(propose(states, horizon) for propose in self._proposers)], axis=1
         )
         policy_steps = 0
-        if self._policy is not None:
+        # The first proposal is what gains measure against; only the first nominal may react.
+        nominal_first = nominal_first or self._num_gains > 0
+        if self._leads:
+            undisturbed = np.zeros_like(proposals[:, :1])
+            parts = [proposals, undisturbed] if nominal_first else [undisturbed, proposals]
+            proposals = np.concatenate(parts, axis=1)
+        elif self._policy is not None:
             sampled = self._policy_proposals(states, rng, self._room_for(proposals))
             policy_steps = sampled[..., 0].size
-            # The first nominal is the one whose gains are known.
-            leads = policy_leads and not self._num_gains
-            parts = [sampled[:, :1], proposals] if leads else [proposals, sampled[:, :1]]
-            proposals = np.concatenate([*parts, sampled[:, 1:]], axis=1)
-            if leaf_value is None:
-                leaf_value = getattr(self._policy, "leaf_value", None)
+            first, others = sampled[:, :1], sampled[:, 1:]
+            parts = [proposals, first] if nominal_first else [first, proposals]
+            proposals = np.concatenate([*parts, others], axis=1)
+        if leaf_value is None:
+            leaf_value = getattr(self._policy, "leaf_value", None)
         plan = self._planner.plan(
             states,
             proposals,
@@ -282,6 +296,26 @@ class MPPIAgent:
         plan = replace(plan, sim_steps=plan.sim_steps + policy_steps)
         self.sim_steps += plan.sim_steps
         return plan
+
+    def _feedback(self) -> Feedback | None:
+        """Return how plans react to what they observe; None: they do not."""
+        if self._leads:
+            if self._proposers:
+                raise ValueError(
+                    "proposals say what to do, and where a policy leads plans are what to do "
+                    "differently; pass policy_leads=False, and it proposes beside them"
+                )
+            if self.config.reflex_std > 0:
+                raise ValueError(
+                    f"reflex_std={self.config.reflex_std} must be 0 where a policy leads, to which "
+                    "plans react already; use MPPIConfig.for_env(env, role='on_top'), or "
+                    "policy_leads=False"
+                )
+            return Following(self._policy_controls, ClosedLoop)
+        if self.config.reflex_std > 0:
+            model = self._search or self._dynamics
+            return Reflexes.fitted_to(model, self.scaling, self.config.horizon, ClosedLoop)
+        return None
 
     def _all_terms(self, terms: Sequence[Term], policy_prior: float) -> Objective:
         """Return the objective with what the expert adds to it."""

@@ -17,7 +17,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from mppi_agent.cloning import Cloneable, NotCloneableError
 from mppi_agent.dynamics import EnvStepDynamics, VectorDynamics, make_dynamics
 from mppi_agent.expert import MPPIAgent
-from mppi_agent.planning import LeafValue, MPPIConfig, discounted_returns, shift_nominal
+from mppi_agent.planning import (
+    ConstantPlan,
+    LeafValue,
+    MPPIConfig,
+    discounted_returns,
+    shift_nominal,
+)
 
 CONFIG = MPPIConfig(num_samples=16, horizon=8, iterations=1, elites=2)
 
@@ -298,15 +304,18 @@ def test_steps_are_counted():
 
 
 def test_steps_of_the_policy_are_counted_too():
-    alone, helped = make_expert(), make_expert(policy=SwingUp())
-    for expert in (alone, helped):
+    alone, led = make_expert(), make_expert(policy=SwingUp())
+    helped = make_expert(policy=SwingUp(), policy_leads=False)
+    for expert in (alone, led, helped):
         expert.predict(expert.env.last_observation)
         assert expert.last_plan.sim_steps == expert.sim_steps
+    assert led.sim_steps == alone.sim_steps  # the policy acts in the samples themselves
     proposals = CONFIG.num_samples // 4  # no more, in case they are bad
     assert helped.sim_steps == alone.sim_steps + proposals * CONFIG.horizon
 
 
-def test_no_simulations_of_the_policy_are_left_open():
+@pytest.mark.parametrize("policy_leads", [True, False])
+def test_no_simulations_of_the_policy_are_left_open(policy_leads):
     dynamics = EnvStepDynamics(make_env())
     opened: list[Any] = []
     make = dynamics.simulations
@@ -316,22 +325,24 @@ def test_no_simulations_of_the_policy_are_left_open():
         return opened[-1]
 
     dynamics.simulations = simulations  # type: ignore[method-assign]
-    expert = make_expert(policy=SwingUp(), dynamics=dynamics)
+    expert = make_expert(policy=SwingUp(), policy_leads=policy_leads, dynamics=dynamics)
     state = expert.env.snapshot()
     expert.label([state])
+    num_opened = len(opened)
     expert.label([state])
-    assert len(opened) == 1
+    assert len(opened) == num_opened > 0
     expert.label([state, state])
     expert.close()
-    assert len(opened) == 2
+    assert len(opened) > num_opened
     for one in opened:
         with pytest.raises(RuntimeError, match="closed"):
             one.restore([state] * one.num)
 
 
+@pytest.mark.parametrize("policy_leads", [True, False])
 @pytest.mark.parametrize("policy", [SwingUp(), Lazy()])
-def test_the_plan_is_never_worse_than_the_policy_itself(policy):
-    expert = make_expert(policy=policy)
+def test_the_plan_is_never_worse_than_the_policy_itself(policy, policy_leads):
+    expert = make_expert(policy=policy, policy_leads=policy_leads)
     leaf_value = getattr(policy, "leaf_value", None)
     env = make_env()
     observation = expert.env.last_observation
@@ -339,7 +350,7 @@ def test_the_plan_is_never_worse_than_the_policy_itself(policy):
         state = expert.env.snapshot()
         own = closed_loop_return(policy, env, state, leaf_value)
         action, _ = expert.predict(observation)
-        # The policy leads: without noise, its closed loop is the nominal.
+        # Without noise, its closed loop is the nominal.
         np.testing.assert_allclose(expert.last_plan.nominal_returns[0], own, rtol=1e-5, atol=1e-5)
         assert expert.last_plan.best_returns[0] >= own - 1e-5
         labelled = expert.label([state])
@@ -356,8 +367,48 @@ def test_a_policy_helps_where_few_samples_do_not():
     assert helped.best_returns[0] > alone.best_returns[0] + 1
 
 
+def test_plans_led_by_a_policy_are_deviations_from_it():
+    expert, env, policy = make_expert(policy=SwingUp()), make_env(), SwingUp()
+    states = [make_env(seed=s).snapshot() for s in (4, 5)]
+    rng = np.random.default_rng(0)
+    nominals = rng.uniform(-0.3, 0.3, (2, CONFIG.horizon, 1))
+    plan = expert.label(states, nominals)
+
+    def total(state, deviations):
+        env.restore(state)
+        seen, own = state.observation, 0.0
+        for h, deviation in enumerate(deviations):
+            control = np.clip(policy.predict(seen[None])[0][0] / 2 + deviation, -1, 1)
+            seen, reward, *_ = env.step((2 * control).astype(np.float32))
+            own += CONFIG.discount**h * reward
+        return own + CONFIG.discount**CONFIG.horizon * policy.predict_values(seen[None])[0]
+
+    given = [total(*pair) for pair in zip(states, nominals, strict=True)]
+    np.testing.assert_allclose(plan.nominal_returns, given, rtol=1e-5)
+    found = [total(*pair) for pair in zip(states, plan.feedforward, strict=True)]
+    np.testing.assert_allclose(plan.best_returns, found, rtol=1e-5)
+    assert (plan.best_returns > plan.nominal_returns).all()
+
+
+def test_a_plan_led_by_a_policy_ends_in_what_the_policy_does():
+    config = replace(CONFIG, noise_fade=40.0)
+    expert = make_expert(config=config, policy=SwingUp())
+    expert.predict(expert.env.last_observation)
+    expert.env.step(np.ones(1, np.float32))  # what was planned moves on by a step each time
+    expert.predict(expert.env.last_observation)
+    deviations = np.abs(expert.last_plan.feedforward[0, :, 0])
+    assert deviations[0] > 1e-3 > 1e-6 > deviations[-5:].max()
+
+
+def test_a_leading_policy_is_refused_what_goes_with_another_that_proposes():
+    with pytest.raises(ValueError, match=r"reflex_std=0.3 must be 0 where a policy leads.*on_top"):
+        make_expert(config=replace(CONFIG, reflex_std=0.3), policy=SwingUp())
+    with pytest.raises(ValueError, match=r"proposals say what to do.*pass policy_leads=False"):
+        make_expert(policy=SwingUp(), proposals=[ConstantPlan(np.zeros(1))])
+
+
 def test_labels_with_a_policy_keep_the_given_nominal_first():
-    expert = make_expert(policy=SwingUp())
+    expert = make_expert(policy=SwingUp(), policy_leads=False)
     states = [make_env(seed=s).snapshot() for s in (4, 5)]
     nominals = np.full((2, CONFIG.horizon, 1), 0.3)
     plan = expert.label(states, nominals)
@@ -366,7 +417,7 @@ def test_labels_with_a_policy_keep_the_given_nominal_first():
 
 
 def test_an_explicit_leaf_value_goes_before_the_policys():
-    expert = make_expert(policy=SwingUp())
+    expert = make_expert(policy=SwingUp(), policy_leads=False)
     state = make_env(seed=4).snapshot()
     nominals = np.zeros((1, CONFIG.horizon, 1))
     plan = expert.label(
@@ -385,9 +436,10 @@ def test_any_sb3_model_is_a_policy():
     np.testing.assert_allclose(expert.last_plan.nominal_returns[0], own, rtol=1e-5)
 
 
-def test_the_fewest_samples_still_leave_room_for_a_policy():
+@pytest.mark.parametrize("policy_leads", [True, False])
+def test_the_fewest_samples_still_leave_room_for_a_policy(policy_leads):
     config = MPPIConfig(num_samples=4, horizon=3, iterations=1, elites=0)
-    expert = make_expert(config=config, policy=SwingUp())
+    expert = make_expert(config=config, policy=SwingUp(), policy_leads=policy_leads)
     expert.predict(expert.env.last_observation)
     assert expert.last_plan.returns.shape == (1, 4)
 

@@ -159,7 +159,9 @@ def test_proposals_and_a_policy_share_half_of_the_samples():
 
     rest = ConstantPlan(np.zeros(1))
     for proposals in ([rest], [rest] * 6):
-        expert = MPPIAgent(make_env(), CONFIG, policy=Lazy(), proposals=proposals)
+        expert = MPPIAgent(
+            make_env(), CONFIG, policy=Lazy(), policy_leads=False, proposals=proposals
+        )
         expert.predict(expert.env.last_observation)
         assert expert.last_plan.returns.shape == (1, 16)
     expert = MPPIAgent(make_env(), CONFIG, proposals=[rest] * 8)
@@ -177,7 +179,9 @@ class Pusher:
 def test_a_policy_prior_pulls_towards_the_policy_by_its_weight():
     means = []
     for weight in (0.0, 1.0, 100.0):
-        expert = MPPIAgent(make_env(), CONFIG, policy=Pusher(), policy_prior=weight)
+        expert = MPPIAgent(
+            make_env(), CONFIG, policy=Pusher(), policy_leads=False, policy_prior=weight
+        )
         _, taken, _ = act(expert, 10)
         means.append(float(taken.mean()))
     assert means[0] < means[1] < means[2] and means[2] > 1.9
@@ -198,7 +202,8 @@ def test_a_bad_policy_costs_little():
     config = MPPIConfig(num_samples=32, horizon=15)
 
     def mean_return(policy, nominals=None, **changes):
-        expert = MPPIAgent(make_env(), replace(config, **changes), policy=policy)
+        settings = replace(config, **changes)
+        expert = MPPIAgent(make_env(), settings, policy=policy, policy_leads=False)
         return expert.label(states, nominals).best_returns.mean()
 
     alone, poor = mean_return(None), mean_return(None, num_samples=4, elites=0)

@@ -88,6 +88,7 @@ class Engine:
             planner or MPPIConfig.for_env(cloneable, role="label"),
             dynamics=self.dynamics,
             policy=expert_policy,
+            policy_leads=False,
             seed=int(expert_seed.generate_state(1)[0]),
         )
         self.labeler = Labeler(self.expert, env.num_envs)

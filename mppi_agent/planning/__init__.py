@@ -9,7 +9,8 @@ from mppi_agent.planning.actions import (
     CategoryScaling,
     shift_nominal,
 )
-from mppi_agent.planning.config import MPPIConfig
+from mppi_agent.planning.config import MPPIConfig, Role
+from mppi_agent.planning.feedback import Feedback, Following, Reflexes
 from mppi_agent.planning.mppi import MPPI, LeafValue, discounted_returns
 from mppi_agent.planning.noise import (
     KnotBasis,
@@ -21,9 +22,8 @@ from mppi_agent.planning.noise import (
 from mppi_agent.planning.novelty import Novelty
 from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
-from mppi_agent.planning.presets import ALONE, ON_TOP, PRESETS
+from mppi_agent.planning.presets import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS
 from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
-from mppi_agent.planning.reflexes import Reflexes
 from mppi_agent.planning.terms import (
     ActionRate,
     Constraint,
@@ -41,6 +41,7 @@ __all__ = [
     "ALONE",
     "MPPI",
     "ON_TOP",
+    "ON_TOP_OF_ANY",
     "PRESETS",
     "ActionRate",
     "ActionScaling",
@@ -49,6 +50,8 @@ __all__ = [
     "ConstantPlan",
     "Constraint",
     "Demonstrations",
+    "Feedback",
+    "Following",
     "KnotBasis",
     "LeafValue",
     "LostFuture",
@@ -59,6 +62,7 @@ __all__ = [
     "Proposer",
     "Reflexes",
     "RewardTerm",
+    "Role",
     "Term",
     "Trajectories",
     "cubic_basis",

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mppi_agent.planning.noise import KnotBasis, linear_basis
-from mppi_agent.planning.presets import ALONE, ON_TOP, PRESETS
+from mppi_agent.planning.presets import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS
 
 __all__ = ["MPPIConfig", "Role"]
 
@@ -39,6 +39,8 @@ class MPPIConfig:
             iteration: std where observations are a standard deviation off, same unit as
             `noise_std`, >= 0. Plans then react, which keeps long ones alive around unstable
             gaits; 0: they are sequences of controls.
+        noise_fade: How noise falls along the plan: at step t it is exp(-noise_fade t / H) of the
+            first step's, >= 0. On top of a policy plans then end in what it does by itself.
         noise_decay: Factor on the noise from one iteration to the next, in (0, 1].
         tail_scale: Std of the log of a random noise factor per sample, >= 0; 0 is Gaussian noise.
         antithetic: Whether samples come in mirrored pairs around the mean.
@@ -67,6 +69,7 @@ class MPPIConfig:
     knot_interpolation: KnotBasis = linear_basis
     noise_correlation: float = 0.0
     noise_std: float = 0.5
+    noise_fade: float = 0.0
     reflex_std: float = 0.0
     noise_decay: float = 0.6
     tail_scale: float = 0.0
@@ -98,6 +101,8 @@ class MPPIConfig:
         self._require("noise_std", self.noise_std > 0, "> 0", "use 0.1 to 1 (half-range = 1)")
         ok = 0 <= self.reflex_std < np.inf
         self._require("reflex_std", ok, ">= 0 and finite", "use 0.3, or 0 for no reflexes")
+        ok = 0 <= self.noise_fade < np.inf
+        self._require("noise_fade", ok, ">= 0 and finite", "use 4 on top of a policy, else 0")
         self._require("noise_decay", 0 < self.noise_decay <= 1, "in (0, 1]", "use 0.6")
         self._require("tail_scale", self.tail_scale >= 0, ">= 0", "use 0 for Gaussian noise")
         self._require("ess_fraction", 0 < self.ess_fraction < 1, "in (0, 1)", "use 0.2")
@@ -134,7 +139,7 @@ class MPPIConfig:
                 preset's number of samples.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
             role: What plans are for: "alone", to act without a policy, for which some envs need
-                reflexes; "on_top", to act on top of one; "label", to teach one.
+                reflexes; "on_top", to act on top of one that leads; "label", to teach one.
 
         Returns:
             The settings, fitted to the budget as by `fitted_to`.
@@ -150,8 +155,12 @@ class MPPIConfig:
         name = env_id.rpartition(":")[2]
         if role not in get_args(Role):
             raise ValueError(f"role={role!r} must be one of {', '.join(get_args(Role))}")
-        for_role = {"alone": ALONE, "on_top": ON_TOP}.get(role, {})
-        config = cls(**{**PRESETS.get(name, {}), **for_role.get(name, {})})
+        preset = dict(PRESETS.get(name, {}))
+        if role == "alone":
+            preset |= ALONE.get(name, {})
+        elif role == "on_top":
+            preset |= {**ON_TOP_OF_ANY, **ON_TOP.get(name, {})}
+        config = cls(**preset)
         space = getattr(env, "observation_space", None)
         if space is not None and len(space.shape or ()) != 1:  # the shape of a Dict is None
             config = replace(config, reflex_std=0.0)

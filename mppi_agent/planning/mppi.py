@@ -14,9 +14,9 @@ import numpy as np
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, RolloutBatch
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
+from mppi_agent.planning.feedback import Feedback, OpenLoop, Reacting, Roll
 from mppi_agent.planning.noise import noise_matrix, sample_noise, with_gain_noise
 from mppi_agent.planning.objective import Objective, Scoring, Trajectories, discounted_sum
-from mppi_agent.planning.reflexes import OpenLoop, Reacting, Reflexes, Roll
 from mppi_agent.planning.samples import Samples
 from mppi_agent.planning.weights import (
     effective_sample_size,
@@ -86,7 +86,7 @@ class MPPI:
         objective: Objective | None = None,
         *,
         search: Dynamics | None = None,
-        reflexes: Reflexes | None = None,
+        feedback: Feedback | None = None,
     ) -> None:
         """Bind the settings to a simulator.
 
@@ -97,19 +97,21 @@ class MPPI:
             objective: What plans are ranked by; None: the env's own return.
             search: A cheaper model to draw the samples on; what they lead to is then measured on
                 `dynamics`, and the caller closes both. None: search on `dynamics`.
-            reflexes: What plans react to; None: to nothing, a plan is a sequence of controls.
+            feedback: How plans react; None: not at all, a plan is a sequence of controls.
         """
         self.config = config
         self._scaling = scaling
-        self._num_gains = 0 if reflexes is None else reflexes.dims
-        self._true = self._roll(dynamics, reflexes)
-        self._search = self._true if search is None else self._roll(search, reflexes)
+        self._feedback = feedback
+        self._num_gains = 0 if feedback is None else feedback.dims
+        self._true = self._roll(dynamics)
+        self._search = self._true if search is None else self._roll(search)
         self._objective = objective or Objective()
         self._noise_matrix = noise_matrix(
             config.horizon,
             config.knot_spacing,
             config.noise_correlation,
             config.knot_interpolation,
+            fade=config.noise_fade,
         )
         if self._num_gains:
             self._noise_matrix = with_gain_noise(
@@ -198,6 +200,11 @@ class MPPI:
             scores=found.pool.scores,
         )
 
+    def close(self) -> None:
+        """Free the simulations of plans that react; the models stay open."""
+        self._true.close()
+        self._search.close()
+
     def _iterate(
         self, proposals: np.ndarray, evaluate: _Evaluate, rng: np.random.Generator
     ) -> _Found:
@@ -230,10 +237,10 @@ class MPPI:
             elites = pool.best(self.config.elites)
         return _Found(mean, means, bests, pool, weights, temperature, diverged, sim_steps)
 
-    def _roll(self, dynamics: Dynamics, reflexes: Reflexes | None) -> Roll:
-        if reflexes is None:
+    def _roll(self, dynamics: Dynamics) -> Roll:
+        if self._feedback is None:
             return OpenLoop(dynamics, self._scaling)
-        return Reacting(dynamics, self._scaling, reflexes)
+        return Reacting(dynamics, self._scaling, self._feedback)
 
     def _validated(
         self, nominals: np.ndarray, gains: np.ndarray | None, num_states: int
@@ -288,7 +295,11 @@ class MPPI:
         )
         noise *= config.noise_std * config.noise_decay**iteration
         noise += mean[:, None]
-        noise[:, :, : config.horizon] = self._scaling.snap(noise[:, :, : config.horizon])
+        planned = noise[:, :, : config.horizon]
+        if self._feedback is None:
+            planned[...] = self._scaling.snap(planned)
+        else:  # only a part of what will be done
+            np.clip(planned, -1.0, 1.0, out=planned)
         return np.concatenate([mean[:, None], noise], axis=1) if with_mean else noise
 
     def _evaluate(

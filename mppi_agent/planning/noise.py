@@ -65,27 +65,34 @@ def cubic_basis(horizon: int, knot_spacing: int) -> np.ndarray:
 
 
 def noise_matrix(
-    horizon: int, knot_spacing: int, correlation: float, basis: KnotBasis = linear_basis
+    horizon: int,
+    knot_spacing: int,
+    correlation: float,
+    basis: KnotBasis = linear_basis,
+    *,
+    fade: float = 0.0,
 ) -> np.ndarray:
     """Build the matrix that turns white noise into noise for each control step.
 
-    Neighbouring knots follow a first-order autoregression. Rows are rescaled so that every control
-    step has standard deviation 1; plain interpolation would explore less between knots.
+    Neighbouring knots follow a first-order autoregression. Rows are rescaled so that control step t
+    has standard deviation exp(-fade t / H); plain interpolation would explore less between knots.
 
     Args:
         horizon: Control steps H, >= 1.
         knot_spacing: Control steps from one knot to the next, >= 1.
         correlation: Of neighbouring knots, in [0, 1); 0 is white noise.
         basis: Interpolation of the knots.
+        fade: >= 0; 0: all steps alike.
 
     Returns:
-        Shape (H, num_knots), rows of unit norm.
+        Shape (H, num_knots), rows of norm exp(-fade t / H).
     """
     interpolation = basis(horizon, knot_spacing)
     steps = np.arange(interpolation.shape[1])
     covariance = float(correlation) ** np.abs(steps[:, None] - steps[None, :])
     matrix = interpolation @ np.linalg.cholesky(covariance)
-    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    std = np.exp(-fade * np.arange(horizon) / horizon)[:, None]
+    return std * matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
 def with_gain_noise(matrix: np.ndarray, num_gains: int, ratio: float) -> np.ndarray:
@@ -115,7 +122,7 @@ def sample_noise(
     antithetic: bool = False,
     tail_scale: float = 0.0,
 ) -> np.ndarray:
-    """Draw noise of unit variance.
+    """Draw noise, of unit variance where the matrix does not fade.
 
     Args:
         matrix: From `noise_matrix`, shape (H, num_knots), gains below it or not.

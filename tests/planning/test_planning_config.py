@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mppi_agent.planning import ALONE, ON_TOP, PRESETS, MPPIConfig
+from mppi_agent.planning import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS, MPPIConfig
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_string_for_the_interpolation_is_named():
 def test_every_preset_is_valid_and_found_by_id_and_by_env(env_id):
     preset = MPPIConfig(**PRESETS.get(env_id, {}))
     assert MPPIConfig.for_env(env_id, role="label") == preset
-    on_top = replace(preset, **ON_TOP.get(env_id, {}))
+    on_top = replace(preset, **{**ON_TOP_OF_ANY, **ON_TOP.get(env_id, {})})
     assert MPPIConfig.for_env(env_id, role="on_top") == on_top
     if env_id in ALONE:
         preset = replace(preset, **ALONE[env_id])

@@ -42,6 +42,12 @@ def test_every_control_step_has_unit_variance(basis, correlation, spacing):
     np.testing.assert_allclose(np.diag(matrix @ matrix.T), 1.0)
 
 
+def test_noise_fades_along_the_horizon():
+    plain, faded = noise_matrix(8, 3, 0.2), noise_matrix(8, 3, 0.2, fade=4.0)
+    np.testing.assert_allclose(np.linalg.norm(faded, axis=1), np.exp(-np.arange(8) / 2))
+    np.testing.assert_allclose(faded / np.linalg.norm(faded, axis=1, keepdims=True), plain)
+
+
 def test_neighbouring_knots_have_the_wanted_correlation():
     covariance = (matrix := noise_matrix(10, 3, 0.6)) @ matrix.T
     np.testing.assert_allclose(covariance[0, [0, 3, 6, 9]], [1, 0.6, 0.36, 0.216])

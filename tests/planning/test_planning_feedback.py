@@ -6,9 +6,9 @@ from linear_quadratic import double_integrator, make_states
 
 from mppi_agent.dynamics.rollout import ClosedLoop
 from mppi_agent.interfaces import StepBatch
-from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig, Reflexes, noise_matrix
+from mppi_agent.planning import MPPI, BoxScaling, Following, MPPIConfig, Reflexes, noise_matrix
+from mppi_agent.planning.feedback import Reacting
 from mppi_agent.planning.noise import with_gain_noise
-from mppi_agent.planning.reflexes import Reacting
 
 STARTS = np.array([[0.3, 0.0], [-0.2, 0.2]])
 UNIT = BoxScaling(-np.ones(1), np.ones(1))
@@ -55,7 +55,7 @@ def plan(problem, *, gains=None, seed=0, reflex_std=0.3, **settings):
     config = MPPIConfig(
         **{"horizon": 10, "discount": 1.0, "num_samples": 16, "reflex_std": reflex_std} | settings
     )
-    planner = MPPI(config, Simulated(problem), UNIT, reflexes=reacting())
+    planner = MPPI(config, Simulated(problem), UNIT, feedback=reacting())
     nominals = np.zeros((len(STARTS), 1, config.horizon, 1))
     rng = np.random.default_rng(seed)
     return planner.plan(make_states(STARTS), nominals, rng, gains=gains)
@@ -135,6 +135,23 @@ def test_same_seed_same_plan_and_states_do_not_touch_each_other():
     assert not np.array_equal(first.gains[0], first.gains[1])
 
 
+@pytest.mark.parametrize(("share", "least"), [(1.0, 0.0), (0.5, 0.5)])
+def test_deviations_make_up_for_what_a_policy_lacks(share, least):
+    problem, horizon = double_integrator(), 60
+    gain = share * riccati_gain(problem, horizon).T
+    config = MPPIConfig(horizon=horizon, discount=1.0, iterations=20, noise_std=0.2)
+    policy = Following(lambda seen: seen @ gain, ClosedLoop)
+    planner = MPPI(config, Simulated(problem), UNIT, feedback=policy)
+    nominals = np.zeros((len(STARTS), 1, horizon, 1))
+    found = planner.plan(make_states(STARTS), nominals, np.random.default_rng(0))
+    best = np.array([problem.optimum(start, horizon=horizon)[1] for start in STARTS])
+    lost, left = best - found.nominal_returns, best - found.best_returns
+    assert (left >= -1e-9).all()
+    assert (left <= (1 - least) * lost).all()
+    assert (lost < 0.01 * -best).all() == (share == 1.0)
+    assert found.gains.shape == (2, 0, 1)
+
+
 def test_without_reflexes_a_plan_is_its_controls():
     problem = double_integrator()
     planner = MPPI(MPPIConfig(horizon=5), problem, UNIT)
@@ -170,3 +187,9 @@ def test_bad_gains_are_named(gains, message):
 def test_a_bad_reflex_std_is_named(reflex_std):
     with pytest.raises(ValueError, match=r"reflex_std=.* must be >= 0 and finite; use 0\.3"):
         MPPIConfig(reflex_std=reflex_std)
+
+
+@pytest.mark.parametrize("noise_fade", [-0.1, np.inf, np.nan])
+def test_a_bad_noise_fade_is_named(noise_fade):
+    with pytest.raises(ValueError, match=r"noise_fade=.* must be >= 0 and finite; use 4 on top"):
+        MPPIConfig(noise_fade=noise_fade)

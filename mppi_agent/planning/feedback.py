@@ -1,9 +1,10 @@
-"""Plans that react: control = feedforward + gains x what is observed, both searched together.
+"""Plans that react: control = feedforward + feedback of what is observed.
 
 parameters (S, K, H + d, nu) --closed loop--> controls that were done (S, K, H, nu), RolloutBatch
 
-The first H rows of the parameters are the feedforward controls, the last d the gains; without
-reflexes d = 0, and parameters are controls.
+The first H rows of the parameters are the feedforward controls, the last d the gains of reflexes,
+which are searched with them. A plan that follows a policy has no gains, its feedforward is what it
+does differently. Without feedback parameters are controls.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from mppi_agent.interfaces import Act, Dynamics, EnvState, Observation, RolloutBatch
 from mppi_agent.planning.actions import ActionScaling
 
-__all__ = ["ClosedLoopRollout", "OpenLoop", "Reacting", "Reflexes", "Roll"]
+__all__ = ["ClosedLoopRollout", "Feedback", "Following", "OpenLoop", "Reacting", "Reflexes", "Roll"]
 
 _FITTED_STATES, _FITTED_PLANS = 8, 8
 _LARGEST = 5.0  # of a feature, so that a plan gone astray does not react without bound
@@ -37,10 +38,61 @@ class ClosedLoopRollout(Protocol):
         """Return the outcome of (K, H) = `shape` samples and steps from each state."""
         ...
 
+    def close(self) -> None:
+        """Free the simulations; the next rollout makes new ones."""
+        ...
+
+
+class Feedback(Protocol):
+    """Say how plans react to what they observe."""
+
+    @property
+    def dims(self) -> int:
+        """Return d, the number of gains per control that are searched; 0: none."""
+        ...
+
+    @property
+    def closed_loop(self) -> Callable[[Dynamics], ClosedLoopRollout]:
+        """Return what makes a closed loop on a model."""
+        ...
+
+    def controls(self, observations: Observation, gains: np.ndarray) -> np.ndarray:
+        """Return what joins the feedforward controls, shape (N, nu).
+
+        Args:
+            observations: With leading axis N.
+            gains: Of each row, shape (N, d, nu).
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Following:
+    """Do what a policy does, plus the plan: a search for what to do differently.
+
+    Plans stay where the policy knows its way, and it goes on by itself where their noise has faded.
+
+    Attributes:
+        policy: Maps observations with leading axis N to normalised controls, shape (N, nu).
+        closed_loop: Makes what runs the closed loop on a model.
+
+    Source: Bertsekas 2020, "Rollout, policy iteration, and distributed reinforcement learning"
+        (a base policy goes on after what is decided now); Silver et al. 2018, "Residual policy
+        learning", whose residual is learnt, not planned.
+    """
+
+    policy: Callable[[Observation], np.ndarray]
+    closed_loop: Callable[[Dynamics], ClosedLoopRollout]
+    dims = 0
+
+    def controls(self, observations: Observation, gains: np.ndarray) -> np.ndarray:
+        """Return what the policy does, shape (N, nu)."""
+        return self.policy(observations)
+
 
 @dataclass(frozen=True, eq=False)
 class Reflexes:
-    """Say what plans react to: observations, centred and scaled, and a constant 1.
+    """React to observations, centred and scaled, and to a constant 1, by gains.
 
     Attributes:
         centre: Of observations, shape (n,).
@@ -99,6 +151,10 @@ class Reflexes:
         clipped = np.clip(np.where(is_varied, scaled, 0.0), -_LARGEST, _LARGEST)
         return np.concatenate([clipped, np.ones((len(clipped), 1))], axis=1)
 
+    def controls(self, observations: Observation, gains: np.ndarray) -> np.ndarray:
+        """Return features times gains, shape (N, nu)."""
+        return (self.features(observations)[:, None] @ gains)[:, 0]
+
 
 class Roll(Protocol):
     """Do what parameters say on one model."""
@@ -107,6 +163,10 @@ class Roll(Protocol):
         self, states: Sequence[EnvState], parameters: np.ndarray, *, keep_observations: bool
     ) -> tuple[np.ndarray, np.ndarray, RolloutBatch]:
         """Return the controls, (S, K, H, nu), the actions, (S, K, H, *action), and the outcome."""
+        ...
+
+    def close(self) -> None:
+        """Free what it simulates in; the model stays open."""
         ...
 
 
@@ -135,6 +195,9 @@ class OpenLoop:
             )
         return parameters, actions, self._dynamics.rollout(states, actions)
 
+    def close(self) -> None:
+        """Do nothing: the model simulates."""
+
 
 class Reacting:
     """React to what is observed at every step.
@@ -142,29 +205,28 @@ class Reacting:
     Args:
         dynamics: The model.
         scaling: What controls mean as actions of the env.
-        reflexes: What plans react to.
+        feedback: How plans react.
     """
 
-    def __init__(self, dynamics: Dynamics, scaling: ActionScaling, reflexes: Reflexes) -> None:
-        self._rollout = reflexes.closed_loop(dynamics)
+    def __init__(self, dynamics: Dynamics, scaling: ActionScaling, feedback: Feedback) -> None:
+        self._rollout = feedback.closed_loop(dynamics)
         self._scaling = scaling
-        self._reflexes = reflexes
+        self._feedback = feedback
 
     def __call__(
         self, states: Sequence[EnvState], parameters: np.ndarray, *, keep_observations: bool
     ) -> tuple[np.ndarray, np.ndarray, RolloutBatch]:
         """Return controls as they were done, 0 after a rollout's end, actions and outcome."""
         num_states, num_samples, rows, action_dims = parameters.shape
-        total, horizon = num_states * num_samples, rows - self._reflexes.dims
+        total, horizon = num_states * num_samples, rows - self._feedback.dims
         flat = parameters.reshape(total, rows, action_dims)
         feedforward, gains = flat[:, :horizon], flat[:, horizon:]
         controls = np.zeros((total, horizon, action_dims))
 
         def react(step: int, observations: Observation, running: np.ndarray) -> np.ndarray:
-            features = self._reflexes.features(observations)[:, None]  # (n, 1, d)
-            everyone = len(running) == total
-            own = gains if everyone else gains[running]
-            chosen = self._scaling.snap(feedforward[running, step] + (features @ own)[:, 0])
+            own = gains if len(running) == total else gains[running]
+            reaction = self._feedback.controls(observations, own)
+            chosen = self._scaling.snap(feedforward[running, step] + reaction)
             controls[running, step] = chosen
             return self._scaling.to_env(chosen)
 
@@ -173,3 +235,7 @@ class Reacting:
         )
         controls = controls.reshape(num_states, num_samples, horizon, action_dims)
         return controls, self._scaling.to_env(controls), rollout
+
+    def close(self) -> None:
+        """Free the simulations."""
+        self._rollout.close()
