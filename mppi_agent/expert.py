@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.dynamics.rollout import ClosedLoop
+from mppi_agent.guide import Guide, Policy
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan
 from mppi_agent.planning import (
     MPPI,
@@ -37,23 +38,9 @@ from mppi_agent.planning import (
     shift_nominal,
 )
 
-__all__ = ["MPPIAgent", "Policy", "action_scaling"]
+__all__ = ["MPPIAgent", "action_scaling"]
 
 _NUM_POLICY_PROPOSALS = 16
-
-
-class Policy(Protocol):
-    """What the expert needs of a policy: every SB3 model has it."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        """Return one action per row of `observation`, env units."""
-        ...
 
 
 class MPPIAgent:
@@ -112,7 +99,9 @@ class MPPIAgent:
         self.config = config or MPPIConfig.for_env(cloneable, role=role)
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
-        self._policy = policy
+        self._guide = None
+        if policy is not None:
+            self._guide = Guide(policy, self.env, self.scaling, self._dynamics)
         self._policy_noise_std = policy_noise_std
         self._proposers = tuple(proposals)
         self._objective = self._all_terms(objective, policy_prior)
@@ -132,7 +121,6 @@ class MPPIAgent:
             search=self._search,
             feedback=feedback,
         )
-        self._policy_loop = ClosedLoop(self._dynamics)
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
         self._labelling_rng = np.random.default_rng(labelling)
@@ -250,7 +238,8 @@ class MPPIAgent:
     def close(self) -> None:
         """Free the simulations; the env stays open."""
         self._planner.close()
-        self._policy_loop.close()
+        if self._guide is not None:
+            self._guide.close()
         self._dynamics.close()
         if self._search is not None:
             self._search.close()
@@ -277,14 +266,15 @@ class MPPIAgent:
             undisturbed = np.zeros_like(proposals[:, :1])
             parts = [proposals, undisturbed] if nominal_first else [undisturbed, proposals]
             proposals = np.concatenate(parts, axis=1)
-        elif self._policy is not None:
-            sampled = self._policy_proposals(states, rng, self._room_for(proposals))
+        elif self._guide is not None:
+            shape = self._room_for(proposals), horizon
+            sampled = self._guide.plans(states, shape, self._policy_noise_std, rng)
             policy_steps = sampled[..., 0].size
             first, others = sampled[:, :1], sampled[:, 1:]
             parts = [proposals, first] if nominal_first else [first, proposals]
             proposals = np.concatenate([*parts, others], axis=1)
-        if leaf_value is None:
-            leaf_value = getattr(self._policy, "leaf_value", None)
+        if leaf_value is None and self._guide is not None:
+            leaf_value = self._guide.leaf_value
         plan = self._planner.plan(
             states,
             proposals,
@@ -299,7 +289,7 @@ class MPPIAgent:
 
     def _feedback(self) -> Feedback | None:
         """Return how plans react to what they observe; None: they do not."""
-        if self._leads:
+        if self._guide is not None and self._leads:
             if self._proposers:
                 raise ValueError(
                     "proposals say what to do, and where a policy leads plans are what to do "
@@ -311,7 +301,7 @@ class MPPIAgent:
                     "plans react already; use MPPIConfig.for_env(env, role='on_top'), or "
                     "policy_leads=False"
                 )
-            return Following(self._policy_controls, ClosedLoop)
+            return Following(self._guide.controls, ClosedLoop)
         if self.config.reflex_std > 0:
             model = self._search or self._dynamics
             return Reflexes.fitted_to(model, self.scaling, self.config.horizon, ClosedLoop)
@@ -323,16 +313,10 @@ class MPPIAgent:
         if not any(isinstance(term, LostFuture) for term in wanted):
             wanted.append(LostFuture(self.config.lost_future))
         if policy_prior:
-            if self._policy is None:
+            if self._guide is None:
                 raise ValueError(f"policy_prior={policy_prior} needs a policy: pass policy=model")
-            wanted.append(PolicyPrior(self._policy_controls, policy_prior))
+            wanted.append(PolicyPrior(self._guide.controls, policy_prior))
         return Objective(tuple(wanted))
-
-    def _policy_controls(self, observations: Observation) -> np.ndarray:
-        """Return what the policy would do, normalised, one row per observation."""
-        assert self._policy is not None
-        actions, _ = self._policy.predict(self._shown(observations), deterministic=True)
-        return self.scaling.to_normalised(actions)
 
     @property
     def _novelties(self) -> list[Novelty]:
@@ -343,31 +327,6 @@ class MPPIAgent:
         # A bad policy then costs at most a quarter of the samples.
         room = self.config.num_samples // 2 - proposals.shape[1]
         return max(1, min(_NUM_POLICY_PROPOSALS, room, self.config.num_samples // 4))
-
-    def _policy_proposals(
-        self, states: Sequence[EnvState], rng: np.random.Generator, per_state: int
-    ) -> np.ndarray:
-        """Run the policy closed loop from each state, (S, P, H, nu); the first without noise."""
-        num, horizon = len(states) * per_state, self.config.horizon
-        controls = np.zeros((num, horizon, self.scaling.action_dims))
-        noise_std = np.where(np.arange(num) % per_state == 0, 0.0, self._policy_noise_std)
-
-        def propose(step: int, observations: Observation, running: np.ndarray) -> np.ndarray:
-            noise = rng.standard_normal((num, self.scaling.action_dims)) * noise_std[:, None]
-            chosen = self.scaling.snap(self._policy_controls(observations) + noise[running])
-            controls[running, step] = chosen
-            return self.scaling.to_env(chosen)
-
-        self._policy_loop(states, (per_state, horizon), propose)
-        return controls.reshape(len(states), per_state, *controls.shape[1:])
-
-    def _shown(self, observations: Observation) -> Observation:
-        """Return what the policy would see: as its own VecNormalize shows it, or the env's."""
-        find = getattr(self._policy, "get_vec_normalize_env", None)
-        normalizer = find() if find is not None else None
-        if normalizer is None and not _has_own_env(self._policy):
-            normalizer = self.env if hasattr(self.env, "normalize_obs") else None
-        return observations if normalizer is None else normalizer.normalize_obs(observations)
 
     def _ask(self, name: str) -> list[Any]:
         """Return an attribute, or what a method returns, of each env's `Cloneable`."""
@@ -411,12 +370,6 @@ def _open(env: str | gym.Env | Any) -> Any:
     except TypeError:
         return Cloneable(env)
     return env
-
-
-def _has_own_env(policy: Any) -> bool:
-    """Say whether an SB3 model knows the env that it was trained in, and thus how it sees it."""
-    find = getattr(policy, "get_env", None)
-    return find is not None and find() is not None
 
 
 def _has_rows(observation: Observation, space: gym.Space) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BELOW_GPS = {"interfaces", "planning", "cloning", "dynamics", "expert", "demonstrations"}
+BELOW_GPS = {"interfaces", "planning", "cloning", "dynamics", "guide", "expert", "demonstrations"}
 FRONT = {
     "baselines",
     "batch_vec_env",
@@ -46,6 +46,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "mppi_agent/dynamics/fidelity": ({"interfaces", "cloning", "dynamics"}, {"numpy", "scipy"}),
     "mppi_agent/dynamics/tasks": ({"interfaces"}, {"numpy"}),
+    "mppi_agent/guide": ({"interfaces", "planning", "dynamics"}, {"numpy"}),
     "mppi_agent/expert": (BELOW_GPS, {"numpy", "gymnasium"}),
     "mppi_agent/demonstrations": (BELOW_GPS, {"numpy", "gymnasium"}),
     "mppi_agent/demonstration_formats": (

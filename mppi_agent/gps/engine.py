@@ -15,13 +15,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mppi_agent.demonstrations import Demonstration
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
-from mppi_agent.expert import MPPIAgent, Policy
+from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import LabelBatch, StateArchive
 from mppi_agent.gps.demonstrations import demonstrated_states
 from mppi_agent.gps.evaluation import Evaluation, evaluate
 from mppi_agent.gps.labels import Labeler, expert_episodes
 from mppi_agent.gps.sampler import ClosedLoopSampler
 from mppi_agent.gps.view import PolicyView
+from mppi_agent.guide import Policy
 from mppi_agent.interfaces import Dynamics, EnvState, Simulations
 from mppi_agent.planning import MPPIConfig
 

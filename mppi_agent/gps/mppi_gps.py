@@ -17,7 +17,6 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
 from mppi_agent.demonstrations import Demonstration
-from mppi_agent.expert import Policy
 from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.algorithm import GuidedAlgorithm
 from mppi_agent.gps.engine import Engine
@@ -41,6 +40,7 @@ from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.schedules import one_thread
 from mppi_agent.gps.settings import check_settings, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
+from mppi_agent.guide import Policy
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import LeafValue, MPPIConfig
 
