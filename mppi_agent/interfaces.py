@@ -116,8 +116,9 @@ class Plan:
         scores: What those samples are ranked by, shape (S, K): `returns`, unless the objective
             holds more than the env's own return.
         feedforward: Controls of the plan before it reacts to anything, in [-1, 1], shape
-            (S, H, nu); the same as `controls` where it does not.
-        gains: By which the plan reacts to what it observes, shape (S, d, nu); d = 0: it does not.
+            (S, H, nu): the same as `controls` where it does not, deviations from a policy where it
+            follows one.
+        gains: By which the plan reacts to what it observes, shape (S, d, nu); d = 0: it has none.
     """
 
     controls: np.ndarray
