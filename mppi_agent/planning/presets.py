@@ -211,8 +211,8 @@ ON_TOP_OF_ANY: Mapping[str, Any] = MappingProxyType(
 # What differs beside that. Labels for a policy are planned with `PRESETS` alone.
 ON_TOP: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # -119.4, 8 episodes, the policy -120.9. 20 steps (1 s) end in values that are a little wrong:
-        # -124 to -131.
+        # -119.4, 8 episodes, the policy -120.9. 20 steps (1 s) end in values that are a little
+        # wrong: -124 to -131.
         "Pendulum-v1": {"horizon": 40, "knot_spacing": 5},
         # 1,041 in the first 300 steps of 2 episodes, the policy 992; 1,032 with noise of 0.4, 1,067
         # with 100 steps, for twice the time. 20 steps are 0.16 s.
