@@ -222,5 +222,8 @@ ON_TOP: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "noise_std": 0.2,
             "search_substeps": 2,
         },
+        # 177.0 in the first 500 steps of 1 episode, the policy 174.6; the same with 16 samples of
+        # 200 steps.
+        "Swimmer-v5": {"num_samples": 32},
     }
 )
