@@ -131,8 +131,8 @@ class MPPI:
         """Plan from S states at once.
 
         Each iteration is one rollout call for all states; a first one evaluates the proposals
-        where there are several, a last small one the final means, beside the nominal and the best
-        of the search where that ran on another model. The outcome depends on the
+        where there are several, a last small one the final means, beside the first two proposals
+        and the best of the search where that ran on another model. The outcome depends on the
         arguments only; they are left as they were.
 
         Args:
@@ -150,7 +150,7 @@ class MPPI:
 
         Returns:
             For each state the best plan that was measured, its score never below any proposal's
-            (the nominal's, where the search ran on another model): a mean, the last one where
+            (of the first two, where the search ran on another model): a mean, the last one where
             others only equal it, a proposal, or the best noisy sample where that is clearly better.
             A state all of whose samples diverged keeps its nominal, with return -inf.
 
@@ -171,25 +171,27 @@ class MPPI:
             score=self._objective.scoring(),
         )
         found = self._iterate(proposals, evaluate, rng)
-        nominal, best_mean = found.means[0].first(1), Samples.join(found.means).best(1)
+        # The policy's plan and the last one, say: a search on another model may lose sight of them.
+        proposed, best_mean = found.means[0].first(2), Samples.join(found.means).best(1)
         best_sample = Samples.join(found.bests).best(1)
         if self._search is self._true:
             measured, steps = evaluate(self._true, found.mean[:, None])
             final = measured
         else:
-            before = [nominal.parameters, best_mean.parameters]
+            before = [proposed.parameters, best_mean.parameters]
             candidates = [*before, found.mean[:, None], best_sample.parameters]
             measured, steps = evaluate(self._true, np.concatenate(candidates, axis=1))
-            nominal, best_mean, final, best_sample = measured.split()
+            *kept, best_mean, final, best_sample = measured.split()
+            proposed = Samples.join(kept)
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
-        means = Samples.join([final, nominal, best_mean])
+        means = Samples.join([final, proposed, best_mean])
         chosen = self._choose(means.best(1), best_sample, found.pool)
         return Plan(
             controls=chosen.controls[:, 0],
             feedforward=chosen.parameters[:, 0, : self.config.horizon],
             gains=chosen.parameters[:, 0, self.config.horizon :],
             best_returns=chosen.returns[:, 0],
-            nominal_returns=nominal.returns[:, 0],
+            nominal_returns=proposed.returns[:, 0],
             returns=found.pool.returns,
             weights=found.weights,
             ess=effective_sample_size(found.weights),

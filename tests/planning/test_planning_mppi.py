@@ -410,3 +410,12 @@ def test_a_search_on_a_model_that_misleads_does_no_harm():
     np.testing.assert_array_equal(found.controls, nominals[:, 0])
     np.testing.assert_allclose(found.best_returns, measure(dynamics, STARTS, found.controls))
     np.testing.assert_array_equal(found.nominal_returns, found.best_returns)
+
+
+def test_a_search_on_a_model_that_misleads_does_not_lose_the_last_plan():
+    dynamics = double_integrator()
+    last = np.stack([dynamics.optimum(start, 10)[0] for start in STARTS])
+    nominals = np.stack([np.zeros_like(last), last], axis=1)  # a policy that rests leads
+    found = search_on(Opposite(dynamics), dynamics, nominals)
+    np.testing.assert_allclose(found.controls, last)
+    np.testing.assert_allclose(found.nominal_returns, measure(dynamics, STARTS, nominals[:, 0]))
