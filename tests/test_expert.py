@@ -400,6 +400,51 @@ def test_a_plan_led_by_a_policy_ends_in_what_the_policy_does():
     assert deviations[0] > 1e-3 > 1e-6 > deviations[-5:].max()
 
 
+class Hasty(SwingUp):
+    """Values speed, wrongly."""
+
+    def predict_values(self, observation):
+        return 100.0 * np.abs(np.asarray(observation)[:, 2])
+
+
+def test_plans_are_compared_by_what_they_and_then_the_policy_earn():
+    states, steps = [make_env(seed=s).snapshot() for s in range(6)], CONFIG.horizon + 60
+
+    def earned(state, deviations):
+        env, policy = make_env(), Hasty()
+        env.restore(state)
+        seen, own = state.observation, 0.0
+        for h in range(steps):
+            deviation = deviations[h] if h < len(deviations) else 0.0
+            control = np.clip(policy.predict(seen[None])[0][0] / 2 + deviation, -1, 1)
+            seen, reward, *_ = env.step((2 * control).astype(np.float32))
+            own += CONFIG.discount**h * reward
+        return own + CONFIG.discount**steps * policy.predict_values(seen[None])[0]
+
+    config = replace(CONFIG, mean_preference=0.0)
+    short, long = (
+        make_expert(config=replace(config, verify_steps=more), policy=Hasty()).label(states)
+        for more in (0, 60)
+    )
+    assert long.feedforward.shape == long.controls.shape == (6, CONFIG.horizon, 1)
+    seen_through, by_values = (
+        np.array([earned(*pair) for pair in zip(states, plan.feedforward[..., 0], strict=True)])
+        for plan in (long, short)  # of the same search
+    )
+    np.testing.assert_allclose(long.best_returns, seen_through, rtol=1e-5)
+    assert (seen_through >= by_values - 1e-3).all() and (seen_through > by_values + 1).any()
+    assert (long.feedforward[seen_through > by_values + 1] != 0).any()
+    assert long.sim_steps > short.sim_steps
+
+
+def test_verification_needs_a_policy_that_leads():
+    config = replace(CONFIG, verify_steps=10)
+    with pytest.raises(ValueError, match=r"verify_steps=10 needs a policy that goes on"):
+        make_expert(config=config)
+    with pytest.raises(ValueError, match=r"verify_steps=10 needs a policy that goes on"):
+        make_expert(config=config, policy=SwingUp(), policy_leads=False)
+
+
 def test_a_leading_policy_is_refused_what_goes_with_another_that_proposes():
     with pytest.raises(ValueError, match=r"reflex_std=0.3 must be 0 where a policy leads.*on_top"):
         make_expert(config=replace(CONFIG, reflex_std=0.3), policy=SwingUp())

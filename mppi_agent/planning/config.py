@@ -18,6 +18,7 @@ Role = Literal["alone", "on_top", "label"]
 _FEWEST_FITTED_SAMPLES = 8
 # Below it one iteration fewer serves better (docs/experiments.md).
 _FEWEST_PER_ITERATION = 12
+_CANDIDATES = 5  # two proposals, the best mean, the last one and the best sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,9 @@ class MPPIConfig:
         search_substeps: Physics substeps per control step of a coarse model to draw the samples on,
             >= 1, where the dynamics has one (MuJoCo); plans are still chosen by the true model.
             None: samples are drawn on the true model.
+        verify_steps: Control steps beyond the plan that the policy goes on for, where plans are
+            deviations from one, before the last candidates are compared, >= 0. A plan that ends
+            where the policy falls later is then seen through, whatever the values say.
         mean_preference: How far the best mean or proposal may fall behind the best noisy sample and
             still be the plan, as a share of that sample's lead over the median, in [0, 1).
     """
@@ -81,6 +85,7 @@ class MPPIConfig:
     lost_future: float = 1.0
     elites: int = 4
     search_substeps: int | None = None
+    verify_steps: int = 0
     mean_preference: float = 0.1
 
     def __post_init__(self) -> None:
@@ -97,6 +102,7 @@ class MPPIConfig:
         self._require_int("elites", 0, self.num_samples // 2, "use 4, or raise num_samples")
         if self.search_substeps is not None:
             self._require_int("search_substeps", 1, None, "use 2, or None for the true model")
+        self._require_int("verify_steps", 0, None, "use 250 where a policy may fall, else 0")
         self._require("noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)", "use 0.5")
         self._require("noise_std", self.noise_std > 0, "> 0", "use 0.1 to 1 (half-range = 1)")
         ok = 0 <= self.reflex_std < np.inf
@@ -206,7 +212,8 @@ class MPPIConfig:
     def steps_per_plan(self) -> int:
         """Return the most env steps that planning from one state simulates."""
         rollouts = self.iterations * (self.num_samples - self.elites) + self.elites + 1
-        return rollouts * self.horizon
+        verified = _CANDIDATES * (self.horizon + self.verify_steps) if self.verify_steps else 0
+        return rollouts * self.horizon + verified
 
     def temperature_at(self, iteration: int) -> float | None:
         """Return the temperature of an iteration (0, 1, ...), None if it is set by ESS."""

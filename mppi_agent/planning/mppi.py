@@ -103,6 +103,11 @@ class MPPI:
         self._scaling = scaling
         self._feedback = feedback
         self._num_gains = 0 if feedback is None else feedback.dims
+        if config.verify_steps and (feedback is None or self._num_gains):
+            raise ValueError(
+                f"verify_steps={config.verify_steps} needs a policy that goes on where plans end; "
+                "use verify_steps=0, or let a policy lead: MPPIAgent(env, policy=model)"
+            )
         self._true = self._roll(dynamics)
         self._search = self._true if search is None else self._roll(search)
         self._objective = objective or Objective()
@@ -174,18 +179,24 @@ class MPPI:
         # The policy's plan and the last one, say: a search on another model may lose sight of them.
         proposed, best_mean = found.means[0].first(2), Samples.join(found.means).best(1)
         best_sample = Samples.join(found.bests).best(1)
-        if self._search is self._true:
+        lead = None
+        if self._search is self._true and not self.config.verify_steps:
             measured, steps = evaluate(self._true, found.mean[:, None])
             final = measured
         else:
+            if self.config.verify_steps:  # longer returns would not compare with the samples'
+                lead = best_sample.returns[:, 0] - found.pool.median_return()
             before = [proposed.parameters, best_mean.parameters]
             candidates = [*before, found.mean[:, None], best_sample.parameters]
-            measured, steps = evaluate(self._true, np.concatenate(candidates, axis=1))
-            *kept, best_mean, final, best_sample = measured.split()
+            followed = self._followed_by_policy(np.concatenate(candidates, axis=1))
+            measured, steps = evaluate(self._true, followed)
+            *kept, best_mean, final, best_sample = measured.shortened(self.config.horizon).split()
             proposed = Samples.join(kept)
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
         means = Samples.join([final, proposed, best_mean])
-        chosen = self._choose(means.best(1), best_sample, found.pool)
+        if lead is None:
+            lead = best_sample.returns[:, 0] - found.pool.median_return()
+        chosen = self._choose(means.best(1), best_sample, lead)
         return Plan(
             controls=chosen.controls[:, 0],
             feedforward=chosen.parameters[:, 0, : self.config.horizon],
@@ -351,13 +362,21 @@ class MPPI:
             temperature = np.full(len(returns), float(fixed))
         return temperature, softmax_weights(returns, temperature)
 
-    def _choose(self, mean: Samples, sample: Samples, last_pool: Samples) -> Samples:
+    def _followed_by_policy(self, parameters: np.ndarray) -> np.ndarray:
+        """Append what is verified beyond the plan: no deviations, so that the policy goes on."""
+        if not self.config.verify_steps:
+            return parameters
+        num_states, num_samples, _, action_dims = parameters.shape
+        rest = np.zeros((num_states, num_samples, self.config.verify_steps, action_dims))
+        return np.concatenate([parameters, rest], axis=2)
+
+    def _choose(self, mean: Samples, sample: Samples, lead: np.ndarray) -> Samples:
         """Return the best mean or the best sample of each state, K = 1.
 
-        Means and proposals are deliberate; a noisy sample must beat them by more than the slack.
+        Means and proposals are deliberate; a noisy sample must beat them by more than the slack,
+        a share of by how much it leads the median, shape (S,). That is in returns: prices of terms,
+        as for an end of the episode, would make the slack huge.
         """
-        # In returns: prices of terms, as for an end of the episode, would make the slack huge.
-        lead = sample.returns[:, 0] - last_pool.median_return()
         slack = self.config.mean_preference * np.maximum(lead, 0.0)
         is_mean = np.where(
             mean.violations == sample.violations,

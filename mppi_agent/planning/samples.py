@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,15 @@ class Samples:
     def pick(self, index: np.ndarray) -> Samples:
         """Return the samples `index`, shape (S, any), of each state."""
         return self._at((_rows(index), index))
+
+    def shortened(self, horizon: int) -> Samples:
+        """Return the same with the first `horizon` controls alone; what followed still counts."""
+        if self.controls.shape[2] == horizon:
+            return self
+        cut = slice(horizon)
+        return replace(
+            self, parameters=self.parameters[:, :, cut], controls=self.controls[:, :, cut]
+        )
 
     def standing(self) -> np.ndarray:
         """Return by how much samples count for the weights, shape (S, K).

@@ -17,6 +17,7 @@ from mppi_agent.planning import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS, MPPIConfi
         ({"horizon": 0}, r"horizon=0 must be an int >= 1"),
         ({"iterations": True}, r"iterations=True must be an int >= 1"),
         ({"knot_spacing": 21}, r"knot_spacing=21 must be an int in \[1, 20\]; use 1"),
+        ({"verify_steps": -1}, r"verify_steps=-1 must be an int >= 0; use 250 where a policy may"),
         ({"elites": 33}, r"elites=33 must be an int in \[0, 32\]; .*raise num_samples"),
         ({"noise_correlation": 1.0}, r"noise_correlation=1.0 must be in \[0, 1\)"),
         ({"noise_std": 0.0}, r"noise_std=0.0 must be > 0"),
