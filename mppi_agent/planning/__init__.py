@@ -11,7 +11,7 @@ from mppi_agent.planning.actions import (
 )
 from mppi_agent.planning.config import MPPIConfig, Role
 from mppi_agent.planning.feedback import Feedback, Following, Reflexes
-from mppi_agent.planning.mppi import MPPI, LeafValue, discounted_returns
+from mppi_agent.planning.mppi import MPPI
 from mppi_agent.planning.noise import (
     KnotBasis,
     cubic_basis,
@@ -24,6 +24,7 @@ from mppi_agent.planning.objective import Objective, Term, Trajectories
 from mppi_agent.planning.preset_file import load_preset, preset_line, save_preset
 from mppi_agent.planning.presets import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS
 from mppi_agent.planning.proposals import ConstantPlan, Demonstrations, Proposer
+from mppi_agent.planning.returns import LeafValue, discounted_returns
 from mppi_agent.planning.terms import (
     ActionRate,
     Constraint,

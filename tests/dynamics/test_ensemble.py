@@ -8,8 +8,7 @@ import pytest
 from mppi_agent.dynamics import EnsembleDynamics
 from mppi_agent.dynamics.ensemble import tail_mean
 from mppi_agent.interfaces import Dynamics
-from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig
-from mppi_agent.planning.mppi import discounted_returns
+from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig, discounted_returns
 from tests.gps.toy_envs import make_target, target_dynamics
 
 STATES = [make_target().snapshot()] * 2
