@@ -15,14 +15,14 @@ __all__ = ["fit_to_budget", "measure_plan"]
 
 _MOST_ROUNDS = 5
 _CLOSE = 0.9  # of the budget: close enough
-_SHORTER = 0.75  # of the horizon, where not even a few samples fit
+_SHORTER = 0.75  # of the horizon and what is verified, where not even a few samples fit
 _SHORTEST = 4  # control steps
 
 
 def fit_to_budget(
     config: MPPIConfig, budget_ms: float, measure: Callable[[MPPIConfig], float]
 ) -> MPPIConfig:
-    """Choose samples and iterations, and a shorter horizon if it must be, for a planning time.
+    """Choose samples and iterations, a shorter horizon if it must be, for a planning time.
 
     The speed is measured again with what was chosen, because it depends on the size of the batch.
     Plans that fall early are taken to go on doing so; once they live longer they cost more.
@@ -79,12 +79,17 @@ def measure_plan(
 
 
 def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MPPIConfig:
-    horizon = config.horizon
+    horizon, verify_steps = config.horizon, config.verify_steps
     while True:
-        shorter = replace(config, horizon=horizon, knot_spacing=min(config.knot_spacing, horizon))
+        shorter = replace(
+            config,
+            horizon=horizon,
+            knot_spacing=min(config.knot_spacing, horizon),
+            verify_steps=verify_steps,
+        )
         try:
             return shorter.fitted_to(budget_ms, steps_per_second)
         except ValueError:
-            horizon = int(_SHORTER * horizon)
+            horizon, verify_steps = int(_SHORTER * horizon), int(_SHORTER * verify_steps)
             if horizon < _SHORTEST:
                 raise

@@ -38,6 +38,13 @@ def test_a_budget_for_fewer_than_a_few_samples_shortens_the_horizon():
     assert measure(fitted) <= 10.0
 
 
+def test_a_small_budget_verifies_less():
+    config = MPPIConfig(horizon=50, verify_steps=250)
+    measure, _ = machine(0.01)
+    fitted = fit_to_budget(config, 10.0, measure)
+    assert 0 < fitted.verify_steps < 250 and measure(fitted) <= 10.0
+
+
 def test_it_measures_again_because_large_batches_are_faster():
     def measure(config: MPPIConfig) -> float:
         return 20 + 0.001 * config.steps_per_plan

@@ -194,7 +194,8 @@ class MPPIConfig:
         Raises:
             ValueError: If the budget allows fewer than 8 samples in one iteration.
         """
-        rollouts = int(budget_ms / 1000.0 * steps_per_second / self.horizon) - 1  # one for the mean
+        steps = budget_ms / 1000.0 * steps_per_second - self._verified_steps
+        rollouts = int(steps / self.horizon) - 1  # one for the mean
         for iterations in range(self.iterations, 1, -1):
             num_samples = (rollouts + (iterations - 1) * self.elites) // iterations
             if num_samples >= max(_FEWEST_PER_ITERATION, 2 * self.elites):
@@ -205,15 +206,21 @@ class MPPIConfig:
         raise ValueError(
             f"budget_ms={budget_ms} allows {max(rollouts, 0)} samples of {self.horizon} steps at "
             f"{steps_per_second:.0f} steps per second; at least {_FEWEST_FITTED_SAMPLES} are "
-            "needed: raise the budget, shorten the horizon or use a faster dynamics backend"
+            "needed: raise the budget, shorten horizon or verify_steps, or use a faster dynamics "
+            "backend"
         )
 
     @property
     def steps_per_plan(self) -> int:
         """Return the most env steps that planning from one state simulates."""
         rollouts = self.iterations * (self.num_samples - self.elites) + self.elites + 1
-        verified = _CANDIDATES * (self.horizon + self.verify_steps) if self.verify_steps else 0
-        return rollouts * self.horizon + verified
+        return rollouts * self.horizon + self._verified_steps
+
+    @property
+    def _verified_steps(self) -> int:
+        if not self.verify_steps:
+            return 0
+        return _CANDIDATES * (self.horizon + self.verify_steps)
 
     def temperature_at(self, iteration: int) -> float | None:
         """Return the temperature of an iteration (0, 1, ...), None if it is set by ESS."""

@@ -110,6 +110,15 @@ def test_a_small_budget_pays_for_fewer_iterations_of_enough_samples():
     assert (large.iterations, large.num_samples) == (4, 27)
 
 
+def test_what_is_verified_is_paid_for_by_the_budget():
+    config = MPPIConfig(horizon=50, verify_steps=250)
+    fitted = config.fitted_to(budget_ms=100.0, steps_per_second=100_000)
+    assert fitted.verify_steps == 250 and 5_000 < fitted.steps_per_plan <= 10_000
+    assert fitted.num_samples < replace(config, verify_steps=0).fitted_to(100.0, 1e5).num_samples
+    with pytest.raises(ValueError, match=r"shorten horizon or verify_steps"):
+        config.fitted_to(budget_ms=15.0, steps_per_second=100_000)
+
+
 def test_a_budget_needs_a_speed_and_enough_of_both():
     with pytest.raises(ValueError, match=r"must be given together; measure the speed"):
         MPPIConfig.for_env("Pendulum-v1", budget_ms=10.0)
