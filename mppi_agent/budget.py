@@ -22,8 +22,9 @@ _SHORTEST = 4  # control steps
 def fit_to_budget(
     config: MPPIConfig, budget_ms: float, measure: Callable[[MPPIConfig], float]
 ) -> MPPIConfig:
-    """Choose samples and iterations, a shorter horizon if it must be, for a planning time.
+    """Choose samples and iterations for a planning time.
 
+    Where not even a few samples fit, the horizon and what is verified beyond it are shortened.
     The speed is measured again with what was chosen, because it depends on the size of the batch.
     Plans that fall early are taken to go on doing so; once they live longer they cost more.
 

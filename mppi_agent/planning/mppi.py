@@ -163,14 +163,11 @@ class MPPI:
         found = self._iterate(proposals, evaluate, rng)
         # The policy's plan and the last one, say: a search on another model may lose sight of them.
         proposed, best_mean = found.means[0].first(2), Samples.join(found.means).best(1)
-        best_sample = Samples.join(found.bests).best(1)
-        lead = None
+        searched = best_sample = Samples.join(found.bests).best(1)
         if self._search is self._true and not self.config.verify_steps:
             measured, steps = evaluate(self._true, found.mean[:, None])
             final = measured
         else:
-            if self.config.verify_steps:  # longer returns would not compare with the samples'
-                lead = best_sample.returns[:, 0] - found.pool.median_return()
             before = [proposed.parameters, best_mean.parameters]
             candidates = [*before, found.mean[:, None], best_sample.parameters]
             followed = self._followed_by_policy(np.concatenate(candidates, axis=1))
@@ -179,8 +176,9 @@ class MPPI:
             proposed = Samples.join(kept)
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
         means = Samples.join([final, proposed, best_mean])
-        if lead is None:
-            lead = best_sample.returns[:, 0] - found.pool.median_return()
+        # What was verified earned for longer than the samples did, and would not compare with them.
+        leader = searched if self.config.verify_steps else best_sample
+        lead = leader.returns[:, 0] - found.pool.median_return()
         chosen = self._choose(means.best(1), best_sample, lead)
         return Plan(
             controls=chosen.controls[:, 0],
