@@ -30,6 +30,8 @@ class MPPIConfig:
             among them, >= 4.
         horizon: Length of a plan in control steps (H), >= 1.
         iterations: Rounds of sampling and averaging, each one rollout call, >= 1.
+        budget_steps: Env steps up to which a plan goes on with more iterations, >= 1: where samples
+            end early, as in a fall, these use up what is left. None: `iterations` and no more.
         knot_spacing: Control steps from one noise knot to the next, in [1, horizon]; 1 draws every
             step on its own.
         knot_interpolation: How noise runs between knots: `linear_basis`, `cubic_basis` or the like.
@@ -69,6 +71,7 @@ class MPPIConfig:
     num_samples: int = 64
     horizon: int = 20
     iterations: int = 2
+    budget_steps: int | None = None
     knot_spacing: int = 1
     knot_interpolation: KnotBasis = linear_basis
     noise_correlation: float = 0.0
@@ -100,6 +103,8 @@ class MPPIConfig:
         self._require_int("iterations", 1, None, "2 suit most envs")
         self._require_int("knot_spacing", 1, self.horizon, "use 1 for independent steps")
         self._require_int("elites", 0, self.num_samples // 2, "use 4, or raise num_samples")
+        if self.budget_steps is not None:
+            self._require_int("budget_steps", 1, None, "use fitted_to, or None for no more rounds")
         if self.search_substeps is not None:
             self._require_int("search_substeps", 1, None, "use 2, or None for the true model")
         self._require_int("verify_steps", 0, None, "use 250 where a policy may fall, else 0")
@@ -182,27 +187,30 @@ class MPPIConfig:
     def fitted_to(self, budget_ms: float, steps_per_second: float) -> MPPIConfig:
         """Choose the number of samples, then of iterations, that a planning time allows.
 
-        Only simulation counts; the planner itself adds about 1 ms per plan.
+        Time that samples leave by ending early goes into further iterations (`budget_steps`). Only
+        simulation counts; the planner itself adds about 1 ms per plan.
 
         Args:
             budget_ms: Planning time per control step, ms.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
 
         Returns:
-            A copy with other `num_samples`, and fewer `iterations` and `elites` if it must be.
+            A copy with other `num_samples` and `budget_steps`, and fewer `iterations` and `elites`
+            if it must be.
 
         Raises:
             ValueError: If the budget allows fewer than 8 samples in one iteration.
         """
-        steps = budget_ms / 1000.0 * steps_per_second - self._verified_steps
-        rollouts = int(steps / self.horizon) - 1  # one for the mean
+        budget = int(budget_ms / 1000.0 * steps_per_second)
+        rollouts = (budget - self.final_steps) // self.horizon
+        spent = replace(self, budget_steps=max(budget, 1))
         for iterations in range(self.iterations, 1, -1):
             num_samples = (rollouts + (iterations - 1) * self.elites) // iterations
             if num_samples >= max(_FEWEST_PER_ITERATION, 2 * self.elites):
-                return replace(self, num_samples=num_samples, iterations=iterations)
+                return replace(spent, num_samples=num_samples, iterations=iterations)
         if rollouts >= _FEWEST_FITTED_SAMPLES:
             elites = min(self.elites, rollouts // 2)
-            return replace(self, num_samples=rollouts, iterations=1, elites=elites)
+            return replace(spent, num_samples=rollouts, iterations=1, elites=elites)
         raise ValueError(
             f"budget_ms={budget_ms} allows {max(rollouts, 0)} samples of {self.horizon} steps at "
             f"{steps_per_second:.0f} steps per second; at least {_FEWEST_FITTED_SAMPLES} are "
@@ -213,19 +221,23 @@ class MPPIConfig:
     @property
     def steps_per_plan(self) -> int:
         """Return the most env steps that planning from one state simulates."""
-        rollouts = self.iterations * (self.num_samples - self.elites) + self.elites + 1
-        return rollouts * self.horizon + self._verified_steps
+        rollouts = self.iterations * (self.num_samples - self.elites) + self.elites
+        return max(rollouts * self.horizon + self.final_steps, self.budget_steps or 0)
 
     @property
-    def _verified_steps(self) -> int:
+    def final_steps(self) -> int:
+        """Return the most env steps that go into what is compared last."""
         if not self.verify_steps:
-            return 0
+            return self.horizon
         return _CANDIDATES * (self.horizon + self.verify_steps)
 
     def temperature_at(self, iteration: int) -> float | None:
-        """Return the temperature of an iteration (0, 1, ...), None if it is set by ESS."""
+        """Return the temperature of an iteration (0, 1, ...), None if it is set by ESS.
+
+        What `budget_steps` adds to `iterations` keeps the last one's.
+        """
         if callable(self.temperature):
-            return self.temperature(iteration)
+            return self.temperature(min(iteration, self.iterations - 1))
         return self.temperature
 
     def _require(self, name: str, ok: bool, wanted: str, cure: str) -> None:

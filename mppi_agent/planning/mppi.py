@@ -28,6 +28,7 @@ from mppi_agent.planning.weights import (
 __all__ = ["MPPI"]
 
 
+_LEAST_NOISE = 0.01  # of the first iteration's: less would not change a plan
 _Evaluate = Callable[[Roll, np.ndarray], tuple[Samples, int]]
 
 
@@ -216,7 +217,8 @@ class MPPI:
             means.append(elites)
             mean = elites.best(1).parameters[:, 0]
 
-        for iteration in range(self.config.iterations):
+        iteration = steps = 0
+        while self._goes_on(iteration, sim_steps / len(mean), steps / len(mean)):
             num_new = self.config.num_samples - elites.count
             with_mean = iteration > 0 or not elites.count  # the best proposal is measured
             parameters = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
@@ -231,7 +233,23 @@ class MPPI:
             mean = pool.weighted_mean(weights)
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
+            iteration += 1
         return _Found(mean, means, bests, pool, weights, temperature, diverged, sim_steps)
+
+    def _goes_on(self, iteration: int, spent: float, last: float) -> bool:
+        """Return whether there is one more iteration, asked for or paid by the budget.
+
+        Args:
+            iteration: 0, 1, ...
+            spent: Env steps per state so far.
+            last: Of these, what the last iteration took.
+        """
+        config = self.config
+        if iteration < config.iterations:
+            return True
+        if config.budget_steps is None or config.noise_decay**iteration < _LEAST_NOISE:
+            return False
+        return 0 < last <= config.budget_steps - config.final_steps - spent
 
     def _roll(self, dynamics: Dynamics) -> Roll:
         if self._feedback is None:

@@ -17,6 +17,7 @@ from mppi_agent.planning import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS, MPPIConfi
         ({"horizon": 0}, r"horizon=0 must be an int >= 1"),
         ({"iterations": True}, r"iterations=True must be an int >= 1"),
         ({"knot_spacing": 21}, r"knot_spacing=21 must be an int in \[1, 20\]; use 1"),
+        ({"budget_steps": 0}, r"budget_steps=0 must be an int >= 1; use fitted_to, or None for"),
         ({"verify_steps": -1}, r"verify_steps=-1 must be an int >= 0; use 250 where a policy may"),
         ({"elites": 33}, r"elites=33 must be an int in \[0, 32\]; .*raise num_samples"),
         ({"noise_correlation": 1.0}, r"noise_correlation=1.0 must be in \[0, 1\)"),
@@ -97,9 +98,10 @@ def test_an_unknown_env_gets_the_defaults():
 @pytest.mark.parametrize("elites", [0, 4, 30])
 def test_a_fitted_config_uses_the_budget_and_stays_within(budget_ms, elites):
     config = MPPIConfig(elites=elites).fitted_to(budget_ms, steps_per_second=100_000)
-    used_ms = 1000.0 * config.steps_per_plan / 100_000
-    assert used_ms <= budget_ms
-    assert used_ms > 0.5 * budget_ms
+    budget_steps = 100 * budget_ms
+    assert config.budget_steps == config.steps_per_plan == budget_steps
+    whole = replace(config, budget_steps=None).steps_per_plan  # where no sample ends early
+    assert 0.5 * budget_steps < whole <= budget_steps
 
 
 def test_a_small_budget_pays_for_fewer_iterations_of_enough_samples():

@@ -142,6 +142,28 @@ def test_each_iteration_is_one_call_and_the_final_mean_is_evaluated():
     assert found.returns.shape == found.weights.shape == (2, 16)
 
 
+def test_what_samples_leave_of_the_budget_pays_for_more_iterations_within_it():
+    def sims(budget_steps, edge):
+        config = MPPIConfig(horizon=10, num_samples=16, budget_steps=budget_steps)
+        planner = MPPI(config, Cliff(edge), BoxScaling(-np.ones(1), np.ones(1)))
+        nominals = np.zeros((2, 1, 10, 1))
+        found = planner.plan(make_states(STARTS), nominals, np.random.default_rng(0))
+        return found.sim_steps / 2
+
+    most = MPPIConfig(horizon=10, num_samples=16).steps_per_plan
+    assert sims(None, edge=0.1) < 0.75 * most
+    assert sims(None, edge=0.1) < 0.8 * sims(most, edge=0.1) and sims(most, edge=0.1) <= most
+    assert sims(most, edge=1.0) == sims(None, edge=1.0) == most  # nothing falls, nothing is left
+    assert sims(5 * most, edge=1.0) > 4 * most
+    assert sims(1, edge=1.0) == most  # what was asked for is done
+
+
+def test_iterations_beyond_those_asked_for_end_where_the_noise_does():
+    dynamics = double_integrator()
+    plan(dynamics, iterations=1, noise_decay=0.1, budget_steps=10**9)
+    assert len(dynamics.calls) == 3 + 1  # noise of 1, 0.1 and 0.01 of the first, the mean
+
+
 def test_the_nominal_is_the_first_sample_and_later_means_are():
     dynamics = double_integrator()
     nominals = np.full((2, 1, 10, 1), 0.1)
@@ -370,6 +392,8 @@ def test_bad_nominals_are_named(nominals, message):
 def test_a_temperature_schedule_is_followed():
     found = plan(double_integrator(), iterations=3, temperature=lambda i: 0.1 * 0.5**i)
     np.testing.assert_allclose(found.temperature, 0.025)
+    longer = {"iterations": 2, "temperature": lambda i: [0.1, 0.05][i], "budget_steps": 5000}
+    np.testing.assert_allclose(plan(double_integrator(), **longer).temperature, 0.05)
 
 
 def test_the_wanted_effective_sample_size_is_reached_in_the_plan():
