@@ -72,7 +72,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # seeds all get 0.96 to 1.0 (benchmarks/exploration.csv).
         # 4 of 4.
         "mppi_envs/CartPoleSwingUp-v0": {"horizon": 50, "knot_spacing": 10, "noise_std": 1.0},
-        # 22 of 24, with 128 samples as with 64; see `ALONE`.
+        # 4 of 4; 22 of 24 with 128 samples. See `ALONE`, too.
         "mppi_envs/DoublePendulumSwingUp-v0": {
             "horizon": 50,
             "knot_spacing": 6,
