@@ -89,7 +89,9 @@ def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MP
             verify_steps=verify_steps,
         )
         try:
-            return shorter.fitted_to(budget_ms, steps_per_second)
+            fitted = shorter.fitted_to(budget_ms, steps_per_second)
+            # Iterations of the few samples that are left cost time out of proportion.
+            return replace(fitted, budget_steps=None)
         except ValueError:
             horizon, verify_steps = int(_SHORTER * horizon), int(_SHORTER * verify_steps)
             if horizon < _SHORTEST:

@@ -163,20 +163,22 @@ class MPPI:
         )
         found = self._iterate(proposals, evaluate, rng)
         # The policy's plan and the last one, say: a search on another model may lose sight of them.
-        proposed, best_mean = found.means[0].first(2), Samples.join(found.means).best(1)
+        kept = [found.means[0].first(2), Samples.join(found.means).best(1)]
+        if np.array_equal(kept[0].parameters, kept[1].parameters):
+            del kept[1]
         searched = best_sample = Samples.join(found.bests).best(1)
         if self._search is self._true and not self.config.verify_steps:
             measured, steps = evaluate(self._true, found.mean[:, None])
             final = measured
         else:
-            before = [proposed.parameters, best_mean.parameters]
+            before = [samples.parameters for samples in kept]
             candidates = [*before, found.mean[:, None], best_sample.parameters]
             followed = self._followed_by_policy(np.concatenate(candidates, axis=1))
             measured, steps = evaluate(self._true, followed)
-            *kept, best_mean, final, best_sample = measured.shortened(self.config.horizon).split()
-            proposed = Samples.join(kept)
+            *split, final, best_sample = measured.shortened(self.config.horizon).split()
+            kept = [Samples.join(split)]
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
-        means = Samples.join([final, proposed, best_mean])
+        means = Samples.join([final, *kept])
         # What was verified earned for longer than the samples did, and would not compare with them.
         leader = searched if self.config.verify_steps else best_sample
         lead = leader.returns[:, 0] - found.pool.median_return()
@@ -186,7 +188,7 @@ class MPPI:
             feedforward=chosen.parameters[:, 0, : self.config.horizon],
             gains=chosen.parameters[:, 0, self.config.horizon :],
             best_returns=chosen.returns[:, 0],
-            nominal_returns=proposed.returns[:, 0],
+            nominal_returns=kept[0].returns[:, 0],
             returns=found.pool.returns,
             weights=found.weights,
             ess=effective_sample_size(found.weights),
