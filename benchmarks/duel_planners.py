@@ -153,8 +153,8 @@ def _pytorch_mppi(task: Task, seed: int, settings: Settings) -> Planner:
 
 def _our_config(task: Task, settings: Settings) -> MPPIConfig:
     # A step of a coarse model would count like a true one, so all planners search on the true one.
-    ours: Settings = {"horizon": task.horizon, "search_substeps": None}
-    config = replace(MPPIConfig.for_env(task.env), **{**ours, **settings})
+    config = MPPIConfig.for_env(task.env).resized(horizon=task.horizon)
+    config = replace(config, **{"search_substeps": None, **settings})
     return config.fitted_to(budget_ms=1000.0, steps_per_second=task.budget)
 
 

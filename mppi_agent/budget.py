@@ -82,12 +82,7 @@ def measure_plan(
 def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MPPIConfig:
     horizon, verify_steps = config.horizon, config.verify_steps
     while True:
-        shorter = replace(
-            config,
-            horizon=horizon,
-            knot_spacing=min(config.knot_spacing, horizon),
-            verify_steps=verify_steps,
-        )
+        shorter = replace(config.resized(horizon=horizon), verify_steps=verify_steps)
         try:
             fitted = shorter.fitted_to(budget_ms, steps_per_second)
             # Iterations of the few samples that are left cost time out of proportion.

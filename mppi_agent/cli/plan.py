@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,7 @@ def _plan(options: argparse.Namespace) -> int:
         config = MPPIConfig.for_env(
             options.env, role="alone" if options.policy is None else "on_top"
         )
-    wanted = {"num_samples": options.num_samples, "horizon": options.horizon}
-    config = replace(config, **{name: value for name, value in wanted.items() if value is not None})
+    config = config.resized(num_samples=options.num_samples, horizon=options.horizon)
     policy = None
     if options.policy is not None:
         from mppi_agent.training import load_policy

@@ -218,6 +218,26 @@ class MPPIConfig:
             "backend"
         )
 
+    def resized(self, *, num_samples: int | None = None, horizon: int | None = None) -> MPPIConfig:
+        """Return a copy of another size, with no more elites and no wider knots than fit.
+
+        Args:
+            num_samples: As the field; None keeps it.
+            horizon: As the field; None keeps it.
+
+        Raises:
+            ValueError: If one of them is out of its range.
+        """
+        num_samples = self.num_samples if num_samples is None else num_samples
+        horizon = self.horizon if horizon is None else horizon
+        return replace(
+            self,
+            num_samples=num_samples,
+            elites=min(self.elites, max(num_samples // 2, 0)),
+            horizon=horizon,
+            knot_spacing=min(self.knot_spacing, max(horizon, 1)),
+        )
+
     @property
     def steps_per_plan(self) -> int:
         """Return the most env steps that planning from one state simulates."""

@@ -17,7 +17,7 @@ PUBLISHED = ("ours", "predictive_sampling", "cem", "icem")
 
 @pytest.fixture
 def pendulum():
-    task = open_task("Pendulum-v1", 400)
+    task = open_task("Pendulum-v1", 800)
     yield task
     task.dynamics.close()
 
@@ -46,13 +46,13 @@ def test_a_planner_stays_within_the_budget_and_repeats_itself(pendulum, name):
     first = episode(pendulum, name, {}, seed=3, max_steps=5)
     again = episode(pendulum, name, {}, seed=3, max_steps=5)
     assert first["length"] == 5
-    assert 300 <= first["sim_steps_per_step"] <= 400
+    assert 600 <= first["sim_steps_per_step"] <= 800
     other = episode(pendulum, name, {}, seed=4, max_steps=5)
     assert again["return"] == first["return"] != other["return"]
 
 
 def test_ours_is_the_agent_as_a_user_gets_it(pendulum):
-    config = MPPIConfig.for_env("Pendulum-v1", budget_ms=1000.0, steps_per_second=400)
+    config = MPPIConfig.for_env("Pendulum-v1", budget_ms=1000.0, steps_per_second=800)
     agent = MPPIAgent("Pendulum-v1", config, seed=2)
     expected = evaluate_expert(agent, [2], max_steps=20)
     agent.close()
@@ -217,11 +217,11 @@ def test_tuning_ends_with_shorter_horizons_of_the_best_settings(tmp_path, monkey
     main()
     with out.open() as file:
         lines = list(csv.DictReader(file))
-    assert [line["horizon"] for line in lines] == ["20", "20", "20", "20", "10", "5"]
+    assert [line["horizon"] for line in lines] == ["40", "40", "40", "40", "20", "10"]
     at_full = max(lines[:4], key=lambda line: float(line["return"]))
     best = json.loads(at_full["settings"])
     tried = [json.loads(line["settings"]) for line in lines[4:]]
-    assert tried == [{**best, "horizon": 10}, {**best, "horizon": 5}]
+    assert tried == [{**best, "horizon": 20}, {**best, "horizon": 10}]
     assert all(500 < int(line["sim_steps_per_step"]) <= 800 for line in lines)
 
 

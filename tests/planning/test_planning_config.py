@@ -70,6 +70,18 @@ def test_settings_of_the_expert_alone_stand_back_where_there_is_a_policy(env_id)
         assert with_policy.reflex_std == 0
 
 
+def test_a_smaller_copy_has_as_many_elites_and_as_wide_knots_as_fit():
+    config = MPPIConfig(num_samples=64, elites=8, horizon=40, knot_spacing=10)
+    assert config.resized() == config
+    assert config.resized(horizon=5) == replace(config, horizon=5, knot_spacing=5)
+    assert config.resized(num_samples=10) == replace(config, num_samples=10, elites=5)
+    assert config.resized(num_samples=100, horizon=80).elites == 8
+    with pytest.raises(ValueError, match=r"horizon=0 must be an int >= 1; cover 0.3 to 1 s"):
+        config.resized(horizon=0)
+    with pytest.raises(ValueError, match=r"num_samples=-3 must be an int >= 4"):
+        config.resized(num_samples=-3)
+
+
 def test_an_unknown_role_is_named_beside_the_known_ones():
     with pytest.raises(ValueError, match=r"role='teach' must be one of alone, on_top, label"):
         MPPIConfig.for_env("Hopper-v5", role="teach")
@@ -124,5 +136,5 @@ def test_what_is_verified_is_paid_for_by_the_budget():
 def test_a_budget_needs_a_speed_and_enough_of_both():
     with pytest.raises(ValueError, match=r"must be given together; measure the speed"):
         MPPIConfig.for_env("Pendulum-v1", budget_ms=10.0)
-    with pytest.raises(ValueError, match=r"budget_ms=1.0 allows 4 samples of 20 steps"):
-        MPPIConfig.for_env("Pendulum-v1", budget_ms=1.0, steps_per_second=100_000)
+    with pytest.raises(ValueError, match=r"budget_ms=2.0 allows 4 samples of 40 steps"):
+        MPPIConfig.for_env("Pendulum-v1", budget_ms=2.0, steps_per_second=100_000)
