@@ -420,6 +420,14 @@ def test_a_search_on_the_model_itself_finds_the_same_plan():
     assert verified.sim_steps == alone.sim_steps + 2 * 3 * 10  # three candidates measured again
 
 
+@pytest.mark.parametrize(("iterations", "candidates"), [(1, 3), (2, 4)])
+def test_a_proposal_that_is_the_best_mean_is_verified_once(iterations, candidates):
+    search, dynamics = double_integrator(), double_integrator()
+    search_on(search, dynamics, np.zeros((2, 1, 10, 1)), iterations=iterations)
+    (verified,) = dynamics.calls  # the proposal, the best mean, the last one, the best sample
+    assert verified.shape[:2] == (2, candidates)
+
+
 def test_what_diverges_only_where_the_search_is_verified_is_counted():
     broken = double_integrator(diverge_at=-1.0)
     found = search_on(double_integrator(), broken, np.zeros((2, 1, 10, 1)))
