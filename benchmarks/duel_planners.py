@@ -155,7 +155,7 @@ def _our_config(task: Task, settings: Settings) -> MPPIConfig:
     # A step of a coarse model would count like a true one, so all planners search on the true one.
     config = MPPIConfig.for_env(task.env).resized(horizon=task.horizon)
     config = replace(config, **{"search_substeps": None, **settings})
-    return config.fitted_to(budget_ms=1000.0, steps_per_second=task.budget)
+    return replace(config.fitted_to(task.budget), budget_steps=task.budget)
 
 
 MAKERS: Mapping[str, Callable[[Task, int, Settings], Planner]] = {

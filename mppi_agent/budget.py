@@ -84,10 +84,8 @@ def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MP
     while True:
         shorter = replace(config.resized(horizon=horizon), verify_steps=verify_steps)
         try:
-            fitted = shorter.fitted_to(budget_ms, steps_per_second)
-            # Iterations of the few samples that are left cost time out of proportion.
-            return replace(fitted, budget_steps=None)
-        except ValueError:
+            return shorter.fitted_to(int(budget_ms / 1000.0 * steps_per_second))
+        except ValueError as error:
             horizon, verify_steps = int(_SHORTER * horizon), int(_SHORTER * verify_steps)
             if horizon < _SHORTEST:
-                raise
+                raise ValueError(f"budget_ms={budget_ms} is too small: {error}") from None

@@ -26,7 +26,6 @@ from mppi_agent.progress import Progress
 __all__ = ["TUNING_SEEDS", "Tuned", "tune"]
 
 TUNING_SEEDS = 20_000  # reset seeds from here on: neither training nor evaluation uses them
-_FEWEST_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,10 @@ def tune(
     env = Cloneable(make_env(env_id))
     preset = MPPIConfig.for_env(env)
     budget = preset.steps_per_plan if sim_steps is None else sim_steps
-    start = preset if sim_steps is None else _with_budget(preset, budget)
-    if start is None:
-        raise ValueError(
-            f"sim_steps={sim_steps} allows fewer than {_FEWEST_SAMPLES} samples of "
-            f"{preset.horizon} steps; pass more"
-        )
+    try:
+        start = preset if sim_steps is None else preset.fitted_to(sim_steps)
+    except ValueError as error:
+        raise ValueError(f"sim_steps={sim_steps} is too small: {error}") from None
     dynamics = make_dynamics(env)
     reflexes = [0.0, 0.15, 0.3, 0.6] if len(env.observation_space.shape or ()) == 1 else [0.0]
     seeds = tuple(range(TUNING_SEEDS, TUNING_SEEDS + episodes))
@@ -170,16 +167,10 @@ def _suggest(
         lost_future=trial.suggest_categorical("lost_future", [1.0, 4.0]),
         num_samples=max(preset.num_samples, 2 * preset.elites),
     )
-    return _with_budget(config, budget)
-
-
-def _with_budget(config: MPPIConfig, budget: int) -> MPPIConfig | None:
-    """Return a copy with the most samples whose plans simulate at most `budget` steps."""
-    rollouts = budget // config.horizon - 1 - config.elites
-    num_samples = rollouts // config.iterations + config.elites
-    if num_samples < max(_FEWEST_SAMPLES, 2 * config.elites):
+    try:
+        return config.fitted_to(budget)
+    except ValueError:
         return None
-    return replace(config, num_samples=num_samples)
 
 
 def _mean_return(

@@ -68,7 +68,7 @@ def test_a_budget_that_is_none_is_refused(budget_ms):
 
 
 def test_a_budget_too_small_for_any_plan_says_so():
-    with pytest.raises(ValueError, match=r"budget_ms=1.0 allows .* raise the budget"):
+    with pytest.raises(ValueError, match=r"budget_ms=1.0 is too small: .* raise the budget"):
         fit_to_budget(CONFIG, 1.0, machine(1.0)[0])
 
 

@@ -104,7 +104,7 @@ class MPPIConfig:
         self._require_int("knot_spacing", 1, self.horizon, "use 1 for independent steps")
         self._require_int("elites", 0, self.num_samples // 2, "use 4, or raise num_samples")
         if self.budget_steps is not None:
-            self._require_int("budget_steps", 1, None, "use fitted_to, or None for no more rounds")
+            self._require_int("budget_steps", 1, None, "use None for no more iterations")
         if self.search_substeps is not None:
             self._require_int("search_substeps", 1, None, "use 2, or None for the true model")
         self._require_int("verify_steps", 0, None, "use 250 where a policy may fall, else 0")
@@ -153,7 +153,7 @@ class MPPIConfig:
                 reflexes; "on_top", to act on top of one that leads; "label", to teach one.
 
         Returns:
-            The settings, fitted to the budget as by `fitted_to`.
+            The settings, fitted as by `fitted_to`; the planner itself adds about 1 ms per plan.
 
         Raises:
             ValueError: If only one of the two numbers is given, the budget is too small, or `role`
@@ -182,40 +182,34 @@ class MPPIConfig:
             )
         if budget_ms is None or steps_per_second is None:
             return config
-        return config.fitted_to(budget_ms, steps_per_second)
+        try:
+            return config.fitted_to(int(budget_ms / 1000.0 * steps_per_second))
+        except ValueError as error:
+            raise ValueError(f"budget_ms={budget_ms} is too small: {error}") from None
 
-    def fitted_to(self, budget_ms: float, steps_per_second: float) -> MPPIConfig:
-        """Choose the number of samples, then of iterations, that a planning time allows.
-
-        Time that samples leave by ending early goes into further iterations (`budget_steps`). Only
-        simulation counts; the planner itself adds about 1 ms per plan.
+    def fitted_to(self, num_steps: int) -> MPPIConfig:
+        """Choose the number of samples, then of iterations, that a budget of env steps allows.
 
         Args:
-            budget_ms: Planning time per control step, ms.
-            steps_per_second: Env steps per second that the dynamics simulates in one large batch.
+            num_steps: Most env steps that a plan from one state may simulate.
 
         Returns:
-            A copy with other `num_samples` and `budget_steps`, and fewer `iterations` and `elites`
-            if it must be.
+            A copy with other `num_samples`, and fewer `iterations` and `elites` if it must be.
 
         Raises:
             ValueError: If the budget allows fewer than 8 samples in one iteration.
         """
-        budget = int(budget_ms / 1000.0 * steps_per_second)
-        rollouts = (budget - self.final_steps) // self.horizon
-        spent = replace(self, budget_steps=max(budget, 1))
+        rollouts = (num_steps - self.final_steps) // self.horizon
         for iterations in range(self.iterations, 1, -1):
             num_samples = (rollouts + (iterations - 1) * self.elites) // iterations
             if num_samples >= max(_FEWEST_PER_ITERATION, 2 * self.elites):
-                return replace(spent, num_samples=num_samples, iterations=iterations)
+                return replace(self, num_samples=num_samples, iterations=iterations)
         if rollouts >= _FEWEST_FITTED_SAMPLES:
-            elites = min(self.elites, rollouts // 2)
-            return replace(spent, num_samples=rollouts, iterations=1, elites=elites)
+            return replace(self.resized(num_samples=rollouts), iterations=1)
         raise ValueError(
-            f"budget_ms={budget_ms} allows {max(rollouts, 0)} samples of {self.horizon} steps at "
-            f"{steps_per_second:.0f} steps per second; at least {_FEWEST_FITTED_SAMPLES} are "
-            "needed: raise the budget, shorten horizon or verify_steps, or use a faster dynamics "
-            "backend"
+            f"a budget of {num_steps} env steps allows {max(rollouts, 0)} samples of "
+            f"{self.horizon} steps; at least {_FEWEST_FITTED_SAMPLES} are needed: raise the "
+            "budget, shorten horizon or verify_steps, or use a faster dynamics backend"
         )
 
     def resized(self, *, num_samples: int | None = None, horizon: int | None = None) -> MPPIConfig:

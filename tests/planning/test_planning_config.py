@@ -17,7 +17,7 @@ from mppi_agent.planning import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS, MPPIConfi
         ({"horizon": 0}, r"horizon=0 must be an int >= 1"),
         ({"iterations": True}, r"iterations=True must be an int >= 1"),
         ({"knot_spacing": 21}, r"knot_spacing=21 must be an int in \[1, 20\]; use 1"),
-        ({"budget_steps": 0}, r"budget_steps=0 must be an int >= 1; use fitted_to, or None for"),
+        ({"budget_steps": 0}, r"budget_steps=0 must be an int >= 1; use None for"),
         ({"verify_steps": -1}, r"verify_steps=-1 must be an int >= 0; use 250 where a policy may"),
         ({"elites": 33}, r"elites=33 must be an int in \[0, 32\]; .*raise num_samples"),
         ({"noise_correlation": 1.0}, r"noise_correlation=1.0 must be in \[0, 1\)"),
@@ -106,35 +106,41 @@ def test_an_unknown_env_gets_the_defaults():
     assert MPPIConfig.for_env(SimpleNamespace(spec=None)) == MPPIConfig()
 
 
-@pytest.mark.parametrize("budget_ms", [2.5, 4.0, 20.0, 200.0])
+@pytest.mark.parametrize("num_steps", [250, 400, 2_000, 20_000])
 @pytest.mark.parametrize("elites", [0, 4, 30])
-def test_a_fitted_config_uses_the_budget_and_stays_within(budget_ms, elites):
-    config = MPPIConfig(elites=elites).fitted_to(budget_ms, steps_per_second=100_000)
-    budget_steps = 100 * budget_ms
-    assert config.budget_steps == config.steps_per_plan == budget_steps
-    whole = replace(config, budget_steps=None).steps_per_plan  # where no sample ends early
-    assert 0.5 * budget_steps < whole <= budget_steps
+def test_a_fitted_config_uses_the_budget_and_stays_within(num_steps, elites):
+    config = MPPIConfig(elites=elites).fitted_to(num_steps)
+    assert 0.5 * num_steps < config.steps_per_plan <= num_steps
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+@pytest.mark.parametrize("horizon", [5, 20, 33])
+def test_a_budget_buys_the_most_samples_that_fit(horizon, iterations):
+    fitted = MPPIConfig(horizon=horizon, iterations=iterations).fitted_to(2000)
+    assert fitted.steps_per_plan <= 2000 < fitted.steps_per_plan + iterations * horizon
 
 
 def test_a_small_budget_pays_for_fewer_iterations_of_enough_samples():
     config = MPPIConfig(iterations=4, horizon=10)
-    small = config.fitted_to(budget_ms=1000.0, steps_per_second=280)
+    small = config.fitted_to(280)
     assert (small.iterations, small.num_samples) == (2, 15)
-    large = config.fitted_to(budget_ms=1000.0, steps_per_second=1000)
+    large = config.fitted_to(1000)
     assert (large.iterations, large.num_samples) == (4, 27)
 
 
 def test_what_is_verified_is_paid_for_by_the_budget():
     config = MPPIConfig(horizon=50, verify_steps=250)
-    fitted = config.fitted_to(budget_ms=100.0, steps_per_second=100_000)
+    fitted = config.fitted_to(10_000)
     assert fitted.verify_steps == 250 and 5_000 < fitted.steps_per_plan <= 10_000
-    assert fitted.num_samples < replace(config, verify_steps=0).fitted_to(100.0, 1e5).num_samples
+    assert fitted.num_samples < replace(config, verify_steps=0).fitted_to(10_000).num_samples
     with pytest.raises(ValueError, match=r"shorten horizon or verify_steps"):
-        config.fitted_to(budget_ms=15.0, steps_per_second=100_000)
+        config.fitted_to(1_500)
 
 
 def test_a_budget_needs_a_speed_and_enough_of_both():
     with pytest.raises(ValueError, match=r"must be given together; measure the speed"):
         MPPIConfig.for_env("Pendulum-v1", budget_ms=10.0)
-    with pytest.raises(ValueError, match=r"budget_ms=2.0 allows 4 samples of 40 steps"):
+    with pytest.raises(
+        ValueError, match=r"budget_ms=2.0 is too small: .*200 env steps.* 4 samples"
+    ):
         MPPIConfig.for_env("Pendulum-v1", budget_ms=2.0, steps_per_second=100_000)
