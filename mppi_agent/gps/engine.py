@@ -16,10 +16,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from mppi_agent.demonstrations import Demonstration
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.expert import MPPIAgent
-from mppi_agent.gps.dataset import LabelBatch, StateArchive
+from mppi_agent.gps.dataset import StateArchive
 from mppi_agent.gps.demonstrations import demonstrated_states
-from mppi_agent.gps.evaluation import Evaluation, evaluate
-from mppi_agent.gps.labels import Labeler, expert_episodes
+from mppi_agent.gps.evaluation import Evaluation, Probe, evaluate
+from mppi_agent.gps.labels import ExpertEpisodes, Labeler, expert_episodes
 from mppi_agent.gps.sampler import ClosedLoopSampler
 from mppi_agent.gps.view import PolicyView
 from mppi_agent.guide import Policy
@@ -104,7 +104,7 @@ class Engine:
             num_eval_episodes, np.random.default_rng(eval_seed)
         )
         self._probe_states = self.dynamics.initial_states(_NUM_PROBES, self._start_rng)
-        self._probing: Simulations | None = None
+        self._probing: dict[int, Simulations] = {}
         self._evaluations: dict[bool, Simulations] = {}
         self.sampler = self._make_sampler()
 
@@ -130,12 +130,22 @@ class Engine:
             discount=discount,
         )
 
-    def probe(self, policy: ActorCriticPolicy) -> Evaluation:
-        """Evaluate the beginning of episodes, from fixed resets: cheap, to compare policies."""
-        if self._probing is None:
-            self._probing = self.dynamics.simulations(len(self._probe_states))
+    def probe(self, policy: ActorCriticPolicy, archived: Sequence[EnvState] = ()) -> Probe:
+        """Evaluate the beginning of episodes, from fixed resets and from archived states."""
+        states = [*self._probe_states, *archived]
+        if len(states) not in self._probing:
+            self._probing[len(states)] = self.dynamics.simulations(len(states))
         num_steps = min(_PROBE_STEPS, self.max_episode_steps)
-        return evaluate(policy, self.view, self._probing, self._probe_states, num_steps)
+        simulations = self._probing[len(states)]
+        found = evaluate(policy, self.view, simulations, states, num_steps)
+        resets, others = np.split(found.returns, [len(self._probe_states)])
+        return Probe(resets, others, found.sim_steps)
+
+    def archived_probe_states(self, rng: np.random.Generator) -> list[EnvState]:
+        """Draw states for a probe to begin from, too, while sampling does; else none."""
+        if not (self.archive_share and len(self.archive)):
+            return []
+        return self.archive.draw(_NUM_PROBES // 2, self.beta, rng)
 
     @property
     def evaluation_steps(self) -> int:
@@ -144,21 +154,18 @@ class Engine:
 
     def expert_episodes(
         self, num: int, num_steps: int, should_stop: Callable[[], bool]
-    ) -> tuple[list[EnvState], LabelBatch, int]:
-        """Let the expert act from `num` resets; return states, labels as the policy sees them."""
+    ) -> ExpertEpisodes:
+        """Let the expert act from `num` resets; its labels are as the policy sees them."""
         num_steps = min(num_steps, self.max_episode_steps)
-        states, labels, sim_steps = expert_episodes(
+        episodes = expert_episodes(
             self.expert,
             self.dynamics.simulations(num),
             self.dynamics.initial_states(num, self._start_rng),
             num_steps,
             should_stop,
         )
-        return (
-            states,
-            replace(labels, observations=self.view.observe(labels.observations)),
-            sim_steps,
-        )
+        seen = self.view.observe(episodes.labels.observations)
+        return replace(episodes, labels=replace(episodes.labels, observations=seen))
 
     def demonstrated_states(self, demonstrations: Sequence[Demonstration]) -> list[EnvState]:
         """Return states on the way of demonstrations, half of what the archive has room for."""

@@ -12,7 +12,7 @@ from mppi_agent.dynamics.observations import select_rows, stack_observations, wr
 from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import EnvState, Simulations
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "Probe", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,31 @@ class Evaluation:
     def mean(self) -> float:
         """Return the mean over episodes."""
         return float(self.returns.mean())
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Hold undiscounted returns of the beginning of episodes, to compare policies cheaply.
+
+    Attributes:
+        resets: From resets, shape (R,).
+        archived: From archived states, shape (A,); A may be 0.
+        sim_steps: Env steps simulated.
+    """
+
+    resets: np.ndarray
+    archived: np.ndarray
+    sim_steps: int
+
+    @property
+    def mean(self) -> float:
+        """Return the mean from resets."""
+        return float(self.resets.mean())
+
+    def gain_over(self, other: Probe) -> float:
+        """Return by how much more this one earns per state than another from the same states."""
+        resets, archived = self.resets - other.resets, self.archived - other.archived
+        return float(np.concatenate([resets, archived]).mean())
 
 
 def evaluate(

@@ -24,6 +24,7 @@ __all__ = ["Guidance", "GuidanceConfig"]
 
 _LEAST_GAP = 0.05  # keeps probing for plans that beat the student
 _MOST_PATIENCE = 16
+_MORE_EPISODES = 8  # times as many of the expert's where reward is rare
 _NOISE_LABELS = 2000
 _SETTLED_COUNT = 500_000  # of observations; a round brings some thousands
 
@@ -97,18 +98,28 @@ class Guidance:
     ) -> tuple[int, dict[str, float]]:
         """Archive the expert's first episodes; they are the first labels.
 
+        Where hardly a step of them earns anything, more follow: what leads to a rare reward must
+        be seen from many places.
+
         Returns:
             Env steps simulated, and figures for the log.
         """
-        states, labels, sim_steps = engine.expert_episodes(num_episodes, num_steps, should_stop)
-        engine.archive.add_expert(states)
-        # Not into the observation statistics: a planner tumbles through states that no student
-        # visits, and a few of them widen the scale of a pitch angle for good.
-        dataset.add(labels, self.round_number)
+        first = engine.expert_episodes(num_episodes, num_steps, should_stop)
+        watched = [first]
+        if first.is_sparse and not should_stop():
+            more = (_MORE_EPISODES - 1) * num_episodes
+            watched.append(engine.expert_episodes(more, num_steps, should_stop))
+        for episodes in watched:
+            engine.archive.add_expert(episodes.states)
+            # Not into the observation statistics: a planner tumbles through states that no student
+            # visits, and a few of them widen the scale of a pitch angle for good.
+            dataset.add(episodes.labels, self.round_number)
+        sim_steps = sum(episodes.sim_steps for episodes in watched)
         self._plan_steps += sim_steps
         untrained = engine.probe(policy)
         self._last_probe = untrained.mean
-        return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(len(states))}
+        num_steps = sum(len(episodes.states) for episodes in watched)
+        return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(num_steps)}
 
     def imitate(
         self,
@@ -196,7 +207,8 @@ class Guidance:
 
         The outcome is taken back unless the student gained at least what samples gained it for as
         many simulated steps: labels lead where sampling around the policy is stuck, and do not
-        get in the way where it learns by itself. Each failure doubles the rounds until the next
+        get in the way where it learns by itself. It is probed from where simulations start,
+        archived states among them while they do. Each failure doubles the rounds until the next
         try.
 
         Returns:
@@ -205,11 +217,13 @@ class Guidance:
         steps = round(self._config.max_steps * self.gap.share)
         if self.round_number < self._next_phase or not steps or not len(dataset):
             return 0, {}
-        before = engine.probe(policy)
+        # What sampling learns where reward is rare shows first from the states ahead.
+        archived = engine.archived_probe_states(self._rng)
+        before = engine.probe(policy, archived)
         weights, moments = copy.deepcopy((policy.state_dict(), optimizer.state_dict()))
         loss = self._fit(policy, optimizer, dataset, steps)
-        after = engine.probe(policy)
-        gain = after.mean - before.mean
+        after = engine.probe(policy, archived)
+        gain = after.gain_over(before)
         paid = gain >= max(self._price(before.mean), 0.0)
         if not paid:
             policy.load_state_dict(weights)

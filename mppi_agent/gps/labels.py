@@ -19,7 +19,9 @@ from mppi_agent.gps.dataset import LabelBatch, label_batch
 from mppi_agent.interfaces import EnvState, Observation, Plan, Simulations
 from mppi_agent.planning import ActionScaling, LeafValue, shift_nominal
 
-__all__ = ["LabelReport", "Labeler", "StudentStep", "expert_episodes"]
+__all__ = ["ExpertEpisodes", "LabelReport", "Labeler", "StudentStep", "expert_episodes"]
+
+_SPARSE = 0.1  # share of steps that earn anything
 
 
 @dataclass(frozen=True)
@@ -191,13 +193,35 @@ class Labeler:
         return self._scaling.to_normalised(np.stack(actions))
 
 
+@dataclass(frozen=True)
+class ExpertEpisodes:
+    """Hold what the expert did from some states, all episodes in one row.
+
+    Attributes:
+        states: Before each step.
+        labels: What it did there, env units.
+        rewards: What each step earned, shape (len(states),).
+        sim_steps: Env steps simulated.
+    """
+
+    states: list[EnvState]
+    labels: LabelBatch
+    rewards: np.ndarray
+    sim_steps: int
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether fewer than a tenth of the steps earned or cost anything."""
+        return bool(np.mean(self.rewards != 0) < _SPARSE)
+
+
 def expert_episodes(
     expert: MPPIAgent,
     simulations: Simulations,
     states: Sequence[EnvState],
     num_steps: int,
     should_stop: Callable[[], bool],
-) -> tuple[list[EnvState], LabelBatch, int]:
+) -> ExpertEpisodes:
     """Let the expert act from some states at once and record what it does.
 
     It follows each plan for a fifth of the horizon before it plans anew: simulations are exact,
@@ -209,9 +233,6 @@ def expert_episodes(
         states: Where the episodes begin.
         num_steps: Longest episode.
         should_stop: Asked between plans.
-
-    Returns:
-        The states that were visited, their labels in env units, and the env steps simulated.
     """
     stride = max(1, expert.config.horizon // 5)
     simulations.restore(states)
@@ -219,6 +240,7 @@ def expert_episodes(
     nominals = expert.cold_start(len(states))
     visited: list[EnvState] = []
     actions: list[np.ndarray] = []
+    rewards: list[float] = []
     sim_steps = 0
     for start in range(0, num_steps, stride):
         here = simulations.snapshot(running)
@@ -232,6 +254,7 @@ def expert_episodes(
             visited.extend(here)
             actions.extend(taken)
             step = simulations.step(taken, running)
+            rewards.extend(step.rewards)
             sim_steps += len(running)
             running = running[~(step.terminated | step.diverged)]
             if not len(running):
@@ -243,7 +266,7 @@ def expert_episodes(
         np.stack(actions),
         np.ones(len(actions)),
     )
-    return visited, labels, sim_steps
+    return ExpertEpisodes(visited, labels, np.asarray(rewards), sim_steps)
 
 
 def _spread(returns: np.ndarray) -> np.ndarray:

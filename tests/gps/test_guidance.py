@@ -5,22 +5,31 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch as th
 from toy_envs import make_policy
 
-from mppi_agent.gps.dataset import LabelBatch, LabelDataset
+from mppi_agent.gps.dataset import LabelBatch, LabelDataset, StateArchive
+from mppi_agent.gps.evaluation import Probe
 from mppi_agent.gps.guidance import Guidance, GuidanceConfig
+from mppi_agent.gps.labels import ExpertEpisodes
 from mppi_agent.gps.schedules import Gap, StepBudget
 
 
 class ProbedEngine:
-    """Reports the returns that a test dictates, one per probe."""
+    """Reports the returns that a test dictates, one per probe, and those from archived states."""
 
-    def __init__(self, *means: float) -> None:
+    def __init__(self, *means: float, archived: tuple[float, ...] = ()) -> None:
         self._means = iter(means)
+        self._archived = iter(archived)
+        self._num_archived = 1 if archived else 0
 
-    def probe(self, policy):
-        return SimpleNamespace(mean=next(self._means), sim_steps=10)
+    def probe(self, policy, archived=()):
+        others = np.array([next(self._archived) for _ in archived])
+        return Probe(np.full(2, next(self._means)), others, sim_steps=10)
+
+    def archived_probe_states(self, rng):
+        return [SimpleNamespace()] * self._num_archived
 
 
 def make_guidance(**kwargs):
@@ -30,16 +39,46 @@ def make_guidance(**kwargs):
     return guidance
 
 
-def regress(guidance, policy, *means):
+def regress(guidance, policy, *means, archived=()):
     labels = LabelDataset(half_life=10, capacity=100)
     observations = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     labels.add(LabelBatch(observations, np.ones((20, 1), np.float32), np.ones(20)), 100)
     optimizer = th.optim.Adam(policy.parameters(), lr=1e-2)
-    return guidance.regress(ProbedEngine(*means), policy, optimizer, labels)
+    engine = ProbedEngine(*means, archived=archived)
+    return guidance.regress(engine, policy, optimizer, labels)
 
 
 def weights(policy):
     return th.nn.utils.parameters_to_vector(policy.parameters()).detach().clone()
+
+
+class PaidEngine(ProbedEngine):
+    """Shows episodes of the expert, of ten steps each, that earn what a test dictates."""
+
+    def __init__(self, reward: float) -> None:
+        super().__init__(0.0)
+        self.archive = StateArchive(1000)
+        self.asked: list[int] = []
+        self._reward = reward
+
+    def expert_episodes(self, num, num_steps, should_stop):
+        self.asked.append(num)
+        labels = LabelBatch(np.zeros((10 * num, 2)), np.zeros((10 * num, 1)), np.ones(10 * num))
+        states = [SimpleNamespace() for _ in range(10 * num)]
+        return ExpertEpisodes(states, labels, np.full(10 * num, self._reward), 100 * num)
+
+
+@pytest.mark.parametrize(
+    ("reward", "is_over", "asked"), [(0.5, False, [2]), (0.0, False, [2, 14]), (0.0, True, [2])]
+)
+def test_the_expert_shows_more_where_reward_is_rare(reward, is_over, asked):
+    engine, dataset = PaidEngine(reward), LabelDataset(half_life=10, capacity=1000)
+    sim_steps, figures = make_guidance().watch_expert(
+        engine, make_policy(), dataset, num_episodes=2, num_steps=10, should_stop=lambda: is_over
+    )
+    assert engine.asked == asked
+    assert len(dataset) == len(engine.archive) == figures["planner/expert_steps"] == 10 * sum(asked)
+    assert sim_steps == 100 * sum(asked) + 10
 
 
 def test_labels_that_help_are_kept():
@@ -57,6 +96,13 @@ def test_labels_that_hurt_leave_no_trace():
     _, figures = regress(make_guidance(), policy, 2.0, 1.0)
     assert not figures["train/labels_paid"]
     assert th.equal(weights(policy), before)
+
+
+@pytest.mark.parametrize(("archived", "paid"), [((0.0, 1.0), True), ((1.0, 0.0), False)])
+def test_what_shows_only_from_archived_states_counts(archived, paid):
+    _, figures = regress(make_guidance(), make_policy(), 0.0, 0.0, archived=archived)
+    assert figures["train/labels_paid"] == paid
+    np.testing.assert_allclose(figures["train/label_gain"], (archived[1] - archived[0]) / 3)
 
 
 def test_labels_must_gain_what_samples_gained_for_as_many_steps():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,27 +245,27 @@ def run_expert(num: int, num_steps: int, should_stop: Any = lambda: False, **kwa
     expert = MPPIAgent(make_target(limit=1000, **kwargs), CONFIG)
     dynamics = target_dynamics(limit=1000, **kwargs)
     states = dynamics.initial_states(num, np.random.default_rng(0))
-    visited, labels, sim_steps = expert_episodes(
-        expert, dynamics.simulations(num), states, num_steps, should_stop
-    )
-    return expert, visited, labels, sim_steps
+    simulations = dynamics.simulations(num)
+    return expert, expert_episodes(expert, simulations, states, num_steps, should_stop)
 
 
 def test_expert_labels_are_the_actions_that_it_executed():
     num = 3
-    expert, visited, labels, sim_steps = run_expert(num, 12)
-    assert len(visited) == len(labels) == num * 12
+    expert, episodes = run_expert(num, 12)
+    visited, labels = episodes.states, episodes.labels
+    assert len(visited) == len(labels) == len(episodes.rewards) == num * 12
     np.testing.assert_array_equal(labels.observations, [s.observation for s in visited])
     x = np.array([state.physics[0] for state in visited]).reshape(12, num)
     actions = labels.actions.reshape(12, num)
     np.testing.assert_allclose(x[1:], 0.9 * x[:-1] + 0.1 * actions[:-1], atol=1e-6)
     assert np.abs(actions - 1.5).mean() < 0.4  # it found out what pays
-    assert sim_steps == expert.sim_steps + num * 12
+    assert episodes.sim_steps == expert.sim_steps + num * 12
     assert (labels.weights == 1).all()
 
 
 def test_experts_stop_where_the_episode_does():
-    _, visited, labels, _ = run_expert(3, 30, end_at=0.5)
+    _, episodes = run_expert(3, 30, end_at=0.5)
+    visited, labels = episodes.states, episodes.labels
     x = np.array([state.physics[0] for state in visited])
     assert len(labels) == len(visited) < 3 * 30
     assert x.max() <= 0.5
@@ -274,5 +275,13 @@ def test_experts_stop_where_the_episode_does():
 
 def test_experts_stop_when_told_to():
     calls = []
-    _, visited, _, _ = run_expert(2, 30, should_stop=lambda: calls.append(0) or len(calls) > 3)
-    assert 0 < len(visited) < 60
+    _, episodes = run_expert(2, 30, should_stop=lambda: calls.append(0) or len(calls) > 3)
+    assert 0 < len(episodes.states) < 60
+
+
+@pytest.mark.parametrize(("num_paid", "is_sparse"), [(0, True), (9, True), (10, False)])
+def test_reward_is_sparse_where_hardly_a_step_earns_any(num_paid, is_sparse):
+    _, episodes = run_expert(1, 2)
+    rewards = np.zeros(100)
+    rewards[:num_paid] = -1.0
+    assert replace(episodes, rewards=rewards).is_sparse == is_sparse
