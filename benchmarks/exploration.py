@@ -21,7 +21,8 @@ from records import PROVENANCE, append, provenance
 
 from mppi_agent import MPPIAgent
 from mppi_agent.demonstrations import Demonstration, record, rewards_of
-from mppi_agent.evaluation import PolicyLike, held_out_seeds
+from mppi_agent.evaluation import held_out_seeds
+from mppi_agent.interfaces import Policy
 from mppi_agent.training import ALGOS, train_for
 
 NAMES = (
@@ -92,7 +93,7 @@ def measure(name: str, algo: str, seed: int, minutes: float, episodes: int) -> d
     }
 
 
-def success_of(controller: PolicyLike, env: gym.Env, seeds: Sequence[int]) -> dict[str, object]:
+def success_of(controller: Policy, env: gym.Env, seeds: Sequence[int]) -> dict[str, object]:
     """Return how often one episode from each seed ends in success, and at what cost."""
     started = time.process_time()  # of all threads: what a step costs on a shared machine, too
     demonstrations: list[Demonstration] = record(controller, env, seeds)

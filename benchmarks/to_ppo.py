@@ -20,8 +20,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mppi_agent.baselines import make_baseline
 from mppi_agent.bridges import to_ppo
-from mppi_agent.evaluation import PolicyLike, evaluate_policy, held_out_seeds
+from mppi_agent.evaluation import evaluate_policy, held_out_seeds
 from mppi_agent.gps import MPPIGPS
+from mppi_agent.interfaces import Policy
 from mppi_agent.training import NormalizedPolicy
 
 ARMS = ("to_ppo", "defaults", "scratch")
@@ -75,7 +76,7 @@ def make(arm: str, seed: int, args: argparse.Namespace) -> PPO:
     return ppo
 
 
-def as_seen(model: BaseAlgorithm) -> PolicyLike:
+def as_seen(model: BaseAlgorithm) -> Policy:
     """Return the policy for raw observations."""
     normalizer = model.get_vec_normalize_env()
     return model if normalizer is None else NormalizedPolicy(model, normalizer)

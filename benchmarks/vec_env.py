@@ -22,8 +22,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from mppi_agent import BatchVecEnv
-from mppi_agent.evaluation import PolicyLike, evaluate_policy, held_out_seeds
+from mppi_agent.evaluation import evaluate_policy, held_out_seeds
 from mppi_agent.gps.callbacks import WallClockBudget
+from mppi_agent.interfaces import Policy
 from mppi_agent.training import NormalizedPolicy, train_for
 
 HERE = Path(__file__).parent
@@ -97,7 +98,7 @@ def steps_per_second(env: VecEnv, rng: np.random.Generator, seconds: float) -> f
 
 def measure_training(env_id: str, args: argparse.Namespace) -> None:
     """Train both PPOs for the same wall-clock and evaluate them on the same episodes."""
-    sides: dict[str, Callable[[int], tuple[PolicyLike, int, float]]] = {
+    sides: dict[str, Callable[[int], tuple[Policy, int, float]]] = {
         "ppo_batch": lambda seed: train_on_batch(env_id, args.n_envs, 60 * args.minutes, seed),
         "ppo": lambda seed: train_on_env(env_id, 60 * args.minutes, seed),
     }
@@ -122,7 +123,7 @@ def measure_training(env_id: str, args: argparse.Namespace) -> None:
 
 def train_on_batch(
     env_id: str, n_envs: int, seconds: float, seed: int
-) -> tuple[PolicyLike, int, float]:
+) -> tuple[Policy, int, float]:
     """Train PPO on BatchVecEnv; return its policy, env steps and wall-clock."""
     start = time.perf_counter()
     env = VecNormalize(BatchVecEnv(env_id, n_envs, seed=seed), gamma=0.99)
@@ -144,7 +145,7 @@ def train_on_batch(
     return NormalizedPolicy(model, env), model.num_timesteps, spent
 
 
-def train_on_env(env_id: str, seconds: float, seed: int) -> tuple[PolicyLike, int, float]:
+def train_on_env(env_id: str, seconds: float, seed: int) -> tuple[Policy, int, float]:
     """Train PPO with the published settings; return its policy, env steps and wall-clock."""
     run = train_for("ppo", env_id, seconds, seed=seed, device="cpu")
     return run.policy, run.env_steps, run.seconds

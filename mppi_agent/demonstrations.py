@@ -18,8 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mppi_agent.dynamics.observations import join_observations, select_rows, stack_observations
-from mppi_agent.guide import Policy
-from mppi_agent.interfaces import Observation
+from mppi_agent.interfaces import Observation, Policy
 
 __all__ = [
     "Demonstration",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from mppi_agent.interfaces import Policy
+
 if TYPE_CHECKING:
     from mppi_agent.expert import MPPIAgent
 
 __all__ = [
     "CurvePoint",
     "Evaluation",
-    "PolicyLike",
     "Watcher",
     "evaluate_expert",
     "evaluate_policy",
@@ -27,20 +28,6 @@ __all__ = [
 ]
 
 _ENVS_AT_ONCE = 25
-
-
-class PolicyLike(Protocol):
-    """Act as a Stable-Baselines3 model or policy does."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        """Return one action per observation, and the recurrent state."""
-        ...
 
 
 class Watcher(Protocol):
@@ -144,7 +131,7 @@ def held_out_seeds(num: int, first: int = 10_000) -> tuple[int, ...]:
 
 
 def evaluate_policy(
-    policy: PolicyLike,
+    policy: Policy,
     env_id: str,
     seeds: Sequence[int],
     *,
@@ -241,7 +228,7 @@ def evaluate_expert(
 
 
 def _run_side_by_side(
-    policy: PolicyLike,
+    policy: Policy,
     envs: Sequence[gym.Env],
     seeds: Sequence[int],
     on_episode: Callable[[], None] | None,

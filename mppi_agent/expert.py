@@ -16,8 +16,8 @@ import numpy as np
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.dynamics.rollout import ClosedLoop
-from mppi_agent.guide import Guide, Policy
-from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan
+from mppi_agent.guide import Guide
+from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Policy
 from mppi_agent.planning import (
     MPPI,
     ActionScaling,

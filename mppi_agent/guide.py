@@ -6,29 +6,15 @@ observations --as the policy saw them in training--> predict --> normalised cont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mppi_agent.dynamics.rollout import ClosedLoop
-from mppi_agent.interfaces import Dynamics, EnvState, Observation
+from mppi_agent.interfaces import Dynamics, EnvState, Observation, Policy
 from mppi_agent.planning import ActionScaling, LeafValue
 
-__all__ = ["Guide", "Policy"]
-
-
-class Policy(Protocol):
-    """What the expert needs of a policy: every SB3 model has it."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        """Return one action per row of `observation`, env units."""
-        ...
+__all__ = ["Guide"]
 
 
 class Guide:

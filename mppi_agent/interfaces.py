@@ -24,6 +24,7 @@ __all__ = [
     "EnvState",
     "Observation",
     "Plan",
+    "Policy",
     "RolloutBatch",
     "Simulations",
     "StateAdapter",
@@ -134,6 +135,20 @@ class Plan:
     scores: np.ndarray
     feedforward: np.ndarray
     gains: np.ndarray
+
+
+class Policy(Protocol):
+    """Act as every Stable-Baselines3 model and policy does."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Return one action per row of `observation`, env units, and the recurrent state."""
+        ...
 
 
 class StateAdapter(Protocol):

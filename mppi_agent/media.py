@@ -16,7 +16,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.evaluation import CurvePoint, PolicyLike
+from mppi_agent.evaluation import CurvePoint
+from mppi_agent.interfaces import Policy
 
 __all__ = [
     "RENDER_HINT",
@@ -106,7 +107,7 @@ def tidy_axes(axes: Any) -> None:
 
 
 def record_video(
-    policy: PolicyLike, env_id: str, path: Path, *, seconds: float = 20.0, seed: int = 0
+    policy: Policy, env_id: str, path: Path, *, seconds: float = 20.0, seed: int = 0
 ) -> None:
     """Record a policy as mp4.
 
@@ -132,7 +133,7 @@ def record_video(
 
 
 def record_episode(
-    policy: PolicyLike, env: gym.Env, path: Path, *, seconds: float = 20.0, seed: int = 0
+    policy: Policy, env: gym.Env, path: Path, *, seconds: float = 20.0, seed: int = 0
 ) -> None:
     """Record a policy in an env that renders `rgb_array`; short episodes follow one another.
 
@@ -185,7 +186,7 @@ class VideoFile:
             self._writer.close()
 
 
-def _frames(policy: PolicyLike, env: gym.Env, num_frames: int, seed: int) -> Iterator[np.ndarray]:
+def _frames(policy: Policy, env: gym.Env, num_frames: int, seed: int) -> Iterator[np.ndarray]:
     """Yield what the env shows before each step."""
     observation, state, is_first = None, None, True
     for _ in range(num_frames):

@@ -19,7 +19,7 @@ from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
 from mppi_agent.evaluation import Evaluation, Watcher, evaluate_expert
 from mppi_agent.expert import MPPIAgent
-from mppi_agent.guide import Policy
+from mppi_agent.interfaces import Policy
 from mppi_agent.media import headless
 from mppi_agent.plan_media import PlanFilm, draw_plan_trace
 from mppi_agent.planning import MPPIConfig

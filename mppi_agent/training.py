@@ -22,9 +22,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from mppi_agent.baselines import baseline_for, make_baseline
 from mppi_agent.env_ids import make_env
-from mppi_agent.evaluation import CurvePoint, PolicyLike, evaluate_policy
+from mppi_agent.evaluation import CurvePoint, evaluate_policy
 from mppi_agent.gps import MPPIGPS
 from mppi_agent.gps.callbacks import WallClockBudget
+from mppi_agent.interfaces import Policy
 from mppi_agent.progress import Progress
 
 __all__ = ["ALGOS", "NormalizedPolicy", "TrainingRun", "learning_curve", "load_policy", "train_for"]
@@ -64,7 +65,7 @@ class TrainingRun:
     """
 
     model: BaseAlgorithm
-    policy: PolicyLike
+    policy: Policy
     seconds: float
     env_steps: int
     sim_steps: int

@@ -22,8 +22,7 @@ from mppi_agent.gps.evaluation import Evaluation, Probe, evaluate
 from mppi_agent.gps.labels import ExpertEpisodes, Labeler, expert_episodes
 from mppi_agent.gps.sampler import ClosedLoopSampler
 from mppi_agent.gps.view import PolicyView
-from mppi_agent.guide import Policy
-from mppi_agent.interfaces import Dynamics, EnvState, Simulations
+from mppi_agent.interfaces import Dynamics, EnvState, Policy, Simulations
 from mppi_agent.planning import MPPIConfig
 
 __all__ = ["Engine"]

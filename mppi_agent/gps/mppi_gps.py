@@ -40,8 +40,7 @@ from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.schedules import one_thread
 from mppi_agent.gps.settings import check_settings, env_id, fill_presets
 from mppi_agent.gps.view import PolicyView, flatten_time
-from mppi_agent.guide import Policy
-from mppi_agent.interfaces import Dynamics
+from mppi_agent.interfaces import Dynamics, Policy
 from mppi_agent.planning import LeafValue, MPPIConfig
 
 __all__ = ["MPPIGPS"]
