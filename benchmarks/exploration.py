@@ -133,7 +133,8 @@ def _cell(rows: Sequence[dict[str, str]]) -> str:
     if rows[0]["algo"] == "expert":
         return f"{successes}, {float(rows[0]['cpu_ms_per_step']):.0f} ms"
     minutes = sorted({f"{float(row['minutes']):g}" for row in rows}, key=float)
-    return f"{successes} in {' to '.join(minutes)} min"
+    span = " to ".join(dict.fromkeys([minutes[0], minutes[-1]]))
+    return f"{successes} in {span} min"
 
 
 if __name__ == "__main__":
