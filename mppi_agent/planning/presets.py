@@ -157,8 +157,8 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "noise_std": 0.35,
             "search_substeps": 3,
         },
-        # 2,485 in the first 500 steps of 4 episodes, in which it stands; two iterations of 24 samples
-        # of 40 steps (0.6 s) fall after 61 to 168 steps, with 573 to 781. Without reflexes 417.
+        # 2,485 in the first 500 steps of 4 episodes: it stands. Two iterations of 24 samples of 40
+        # steps (0.6 s) fall after 61 to 168 steps, with 573 to 781. Without reflexes 417.
         "Humanoid-v5": {
             "num_samples": 16,
             "horizon": 100,
