@@ -136,7 +136,7 @@ class MPPIGPS(GuidedAlgorithm):
         min_std: float | None = None,
         random_share: float = 0.02,
         archive_share: float = 0.25,
-        expert_episodes: int = 2,
+        expert_episodes: int | None = None,
         expert_steps: int = 150,
         label_states: int = 8,
         label_steps: int = 100,
@@ -183,7 +183,7 @@ class MPPIGPS(GuidedAlgorithm):
         self.min_std: float = min_std  # type: ignore[assignment]
         self.random_share = random_share
         self.archive_share = archive_share
-        self.expert_episodes = expert_episodes
+        self.expert_episodes: int = expert_episodes  # type: ignore[assignment]
         self.expert_steps = expert_steps
         self.label_states = label_states
         self.label_steps = label_steps
