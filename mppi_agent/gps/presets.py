@@ -42,7 +42,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "num_simulations": 64,
             "simulation_steps": 256,
         },
-        # Success 1.00, 1.00, 0.42, 1.00 after 180 s, seeds 0, 1, 3, 4; with two seed 1 had 0.58 then,
+        # Success 1.00, 1.00, 0.42, 1.00 after 180 s, seeds 0, 1, 3, 4; with two seed 1 had 0.58,
         # seeds 3 and 4 0.42 and 0.82 after 300 s: the student stops in front of the obstacle.
         "mppi_envs/ReachAround-v0": {"expert_episodes": 16},
         # -3.69 after 120 s, against -4.36 after 150 s with the defaults; gamma 0.9: -4.06.
