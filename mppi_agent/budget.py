@@ -81,6 +81,7 @@ def measure_plan(
 
 def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MPPIConfig:
     horizon, verify_steps = config.horizon, config.verify_steps
+    config = replace(config, budget_steps=None)  # its small iterations cost time out of proportion
     while True:
         shorter = replace(config.resized(horizon=horizon), verify_steps=verify_steps)
         try:

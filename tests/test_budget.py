@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mppi_agent.budget import fit_to_budget, measure_plan
@@ -29,6 +31,12 @@ def test_the_budget_is_used_and_kept(budget_ms, overhead_ms):
     fitted = fit_to_budget(CONFIG, budget_ms, measure)
     assert 0.85 * budget_ms < measure(fitted) <= budget_ms
     assert fitted.horizon == CONFIG.horizon
+
+
+def test_a_budget_in_time_overrules_one_in_steps():
+    measure, _ = machine(0.02)
+    fitted = fit_to_budget(replace(CONFIG, budget_steps=10**6), 50.0, measure)
+    assert 0.85 * 50.0 < measure(fitted) <= 50.0
 
 
 def test_a_budget_for_fewer_than_a_few_samples_shortens_the_horizon():

@@ -118,8 +118,8 @@ class Guidance:
         self._plan_steps += sim_steps
         untrained = engine.probe(policy)
         self._last_probe = untrained.mean
-        num_steps = sum(len(episodes.states) for episodes in watched)
-        return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(num_steps)}
+        num_watched = sum(len(episodes.states) for episodes in watched)
+        return sim_steps + untrained.sim_steps, {"planner/expert_steps": float(num_watched)}
 
     def imitate(
         self,
