@@ -19,6 +19,11 @@ _FEWEST_FITTED_SAMPLES = 8
 # Below it one iteration fewer serves better (docs/experiments.md).
 _FEWEST_PER_ITERATION = 12
 _CANDIDATES = 5  # two proposals, the best mean, the last one and the best sample
+# Where control steps are so short that the defaults would see less without a policy, how far they
+# look ahead and how far apart their knots are: docs/experiments.md, "A horizon in seconds".
+_LEAST_SECONDS = 0.4
+_FORESIGHT_SECONDS = 0.6
+_KNOT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +150,9 @@ class MPPIConfig:
 
         Args:
             env: Env id, or an env, whose `spec` is read; reflexes are left out where it does not
-                observe a vector.
+                observe a vector. Where there is no preset to act alone with, an env that tells its
+                control step in seconds (`env.unwrapped.dt`) gets a horizon of 0.6 s at the cost of
+                the defaults, where these would see less than 0.4 s.
             budget_ms: Planning time per control step, ms; needs `steps_per_second`. None keeps the
                 preset's number of samples.
             steps_per_second: Env steps per second that the dynamics simulates in one large batch.
@@ -172,6 +179,8 @@ class MPPIConfig:
         elif role == "on_top":
             preset |= {**ON_TOP_OF_ANY, **ON_TOP.get(name, {})}
         config = cls(**preset)
+        if role == "alone" and not preset:
+            config = config._foreseeing(getattr(getattr(env, "unwrapped", env), "dt", None))
         space = getattr(env, "observation_space", None)
         if space is not None and len(space.shape or ()) != 1:  # the shape of a Dict is None
             config = replace(config, reflex_std=0.0)
@@ -211,6 +220,16 @@ class MPPIConfig:
             f"{self.horizon} steps; at least {_FEWEST_FITTED_SAMPLES} are needed: raise the "
             "budget, shorten horizon or verify_steps, or use a faster dynamics backend"
         )
+
+    def _foreseeing(self, dt: object) -> MPPIConfig:
+        """Return a copy that looks far enough ahead, at the same cost, for steps of `dt` s."""
+        if not isinstance(dt, float | np.floating) or not 0 < self.horizon * dt < _LEAST_SECONDS:
+            return self
+        most = self.steps_per_plan // (_FEWEST_PER_ITERATION + 1)
+        horizon = min(round(_FORESIGHT_SECONDS / dt), most)
+        knot_spacing = min(max(round(_KNOT_SECONDS / dt), 1), horizon)
+        longer = replace(self, horizon=horizon, knot_spacing=knot_spacing)
+        return longer.fitted_to(self.steps_per_plan)
 
     def resized(self, *, num_samples: int | None = None, horizon: int | None = None) -> MPPIConfig:
         """Return a copy of another size, with no more elites and no wider knots than fit.

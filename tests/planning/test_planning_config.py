@@ -106,6 +106,38 @@ def test_an_unknown_env_gets_the_defaults():
     assert MPPIConfig.for_env(SimpleNamespace(spec=None)) == MPPIConfig()
 
 
+@pytest.mark.parametrize(("dt", "horizon", "knot_spacing"), [(0.008, 75, 6), (0.015, 40, 3)])
+def test_an_unknown_env_of_short_steps_gets_more_foresight_at_the_same_cost(
+    dt, horizon, knot_spacing
+):
+    config = MPPIConfig.for_env(_unknown(dt))
+    assert (config.horizon, config.knot_spacing) == (horizon, knot_spacing)
+    most = MPPIConfig().steps_per_plan
+    assert 0.9 * most < config.steps_per_plan <= most
+    for role in ("on_top", "label"):  # a policy or its values see further
+        assert MPPIConfig.for_env(_unknown(dt), role=role).horizon == 20
+
+
+@pytest.mark.parametrize("dt", [0.02, 0.05, 1.0, None, "0.01", 0.0, -0.01, float("nan")])
+def test_an_unknown_env_of_long_or_unknown_steps_gets_the_defaults(dt):
+    assert MPPIConfig.for_env(_unknown(dt)) == MPPIConfig()
+
+
+def test_the_shortest_steps_leave_samples_to_plan_with():
+    config = MPPIConfig.for_env(_unknown(1e-5))
+    assert config.num_samples >= 12
+    assert config.steps_per_plan <= MPPIConfig().steps_per_plan
+
+
+def test_a_preset_knows_its_horizon_better_than_the_time_step():
+    env = SimpleNamespace(spec=SimpleNamespace(id="Pusher-v5"), dt=0.001)
+    assert MPPIConfig.for_env(env) == MPPIConfig.for_env("Pusher-v5")
+
+
+def _unknown(dt):
+    return SimpleNamespace(spec=None, unwrapped=SimpleNamespace(dt=dt))
+
+
 @pytest.mark.parametrize("num_steps", [250, 400, 2_000, 20_000])
 @pytest.mark.parametrize("elites", [0, 4, 30])
 def test_a_fitted_config_uses_the_budget_and_stays_within(num_steps, elites):
