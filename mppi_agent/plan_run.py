@@ -144,6 +144,8 @@ def run_plan(
     seed: int = 0,
     policy: Policy | None = None,
     max_steps: int | None = None,
+    num_samples: int | None = None,
+    horizon: int | None = None,
     budget_ms: float | None = None,
     video: Path | None = None,
     plot: Path | None = None,
@@ -158,6 +160,8 @@ def run_plan(
         seed: Of the planner and of the reset.
         policy: Proposes plans.
         max_steps: Cut the episode here; None runs it to its end.
+        num_samples: In place of what the settings say.
+        horizon: The same.
         budget_ms: Fit the settings to this planning time per step, ms; see `fit_to_budget`.
         video: Where to write an mp4 with the sampled plans drawn in; None: none.
         plot: Where to write a picture of the figures over time; None: none.
@@ -186,6 +190,7 @@ def run_plan(
             return MPPIAgent(env, settings, seed=seed, policy=policy, dynamics=dynamics)
 
         config = config or MPPIConfig.for_env(env, role="alone" if policy is None else "on_top")
+        config = config.resized(num_samples=num_samples, horizon=horizon)
         if budget_ms is not None:
             env.reset(seed=seed)
             config = fit_to_budget(config, budget_ms, measure_plan(make_expert))

@@ -78,6 +78,15 @@ def test_a_budget_changes_the_settings_that_are_reported():
     assert large.as_dict()["num_samples"] == large.config.num_samples
 
 
+def test_an_unknown_env_is_planned_for_by_its_time_step(monkeypatch):
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    gym.register("Hopping-v0", entry_point="gymnasium.envs.mujoco.hopper_v5:HopperEnv")
+    config = run_plan("Hopping-v0", max_steps=1).config
+    assert config.horizon * 0.008 == pytest.approx(0.6)
+    small = run_plan("Hopping-v0", max_steps=1, num_samples=8, horizon=10).config
+    assert (small.num_samples, small.horizon) == (8, 10)
+
+
 @pytest.mark.parametrize("steps", [0, -3])
 def test_episodes_without_a_step_are_refused(steps):
     with pytest.raises(ValueError, match=f"steps must be >= 1, got {steps}"):

@@ -49,15 +49,9 @@ def add_plan(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> int:
     from mppi_agent.media import MediaError
     from mppi_agent.plan_run import run_plan
-    from mppi_agent.planning import MPPIConfig, load_preset
+    from mppi_agent.planning import load_preset
 
-    if options.preset:
-        config = load_preset(options.preset)
-    else:
-        config = MPPIConfig.for_env(
-            options.env, role="alone" if options.policy is None else "on_top"
-        )
-    config = config.resized(num_samples=options.num_samples, horizon=options.horizon)
+    config = load_preset(options.preset) if options.preset else None
     policy = None
     if options.policy is not None:
         from mppi_agent.training import load_policy
@@ -70,6 +64,8 @@ def _plan(options: argparse.Namespace) -> int:
             seed=options.seed,
             policy=policy,
             max_steps=options.steps,
+            num_samples=options.num_samples,
+            horizon=options.horizon,
             budget_ms=options.budget_ms,
             video=options.video,
             plot=options.plot,

@@ -144,9 +144,9 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "noise_std": 0.35,
             "search_substeps": 3,
         },
-        # 5,979, 4,862 and 5,965 in whole episodes, 98 ms: it walks. With a lost future of 1, 5,964,
-        # 5,990, 5,910 and a fall after 220 steps where it is 5,979 now. One iteration of 16 plans
-        # of 100 steps that react, noise 0.2, stands: 3,675, 148 ms. 40 steps fall in two of three.
+        # 5,979, 4,862 and 5,965 in whole episodes, 98 ms: it walks. With a lost future of 1 the
+        # first of these falls after 220 steps, three others get 5,910 to 5,990. One iteration of
+        # 16 plans of 100 steps that react, noise 0.2, stands: 3,675, 148 ms.
         "Humanoid-v5": {
             "num_samples": 36,
             "horizon": 50,
