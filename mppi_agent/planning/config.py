@@ -227,7 +227,7 @@ class MPPIConfig:
             return self
         most = self.steps_per_plan // (_FEWEST_PER_ITERATION + 1)
         horizon = min(round(_FORESIGHT_SECONDS / dt), most)
-        knot_spacing = min(max(round(_KNOT_SECONDS / dt), 1), horizon)
+        knot_spacing = min(round(_KNOT_SECONDS / dt), horizon)
         longer = replace(self, horizon=horizon, knot_spacing=knot_spacing)
         return longer.fitted_to(self.steps_per_plan)
 
