@@ -30,6 +30,7 @@ from mppi_agent.planning import (
     MPPIConfig,
     Novelty,
     Objective,
+    OngoingReward,
     PolicyPrior,
     Proposer,
     Reflexes,
@@ -64,7 +65,8 @@ class MPPIAgent:
         proposals: Further plans that join the samples and count by their return alone; not where a
             policy leads, for they say what to do, not what to do differently.
         objective: What plans are ranked by beside the env's own return, which stays what `Plan`
-            reports. `LostFuture(config.lost_future)` joins unless there is one.
+            reports. `LostFuture(config.lost_future)` joins unless there is one, and so does
+            `OngoingReward(config.ongoing_reward)`.
 
     Attributes:
         env: What to pass to `evaluate_policy(expert, expert.env)`.
@@ -312,6 +314,8 @@ class MPPIAgent:
         wanted = list(terms)
         if not any(isinstance(term, LostFuture) for term in wanted):
             wanted.append(LostFuture(self.config.lost_future))
+        if not any(isinstance(term, OngoingReward) for term in wanted):
+            wanted.append(OngoingReward(self.config.ongoing_reward))
         if policy_prior:
             if self._guide is None:
                 raise ValueError(f"policy_prior={policy_prior} needs a policy: pass policy=model")

@@ -165,6 +165,7 @@ def _suggest(
         ess_fraction=trial.suggest_float("ess_fraction", 0.02, 0.5, log=True),
         discount=trial.suggest_categorical("discount", [0.97, 0.99, 1.0]),
         lost_future=trial.suggest_categorical("lost_future", [1.0, 4.0]),
+        ongoing_reward=trial.suggest_categorical("ongoing_reward", [0.0, 2.0]),
         num_samples=max(preset.num_samples, 2 * preset.elites),
     )
     try:

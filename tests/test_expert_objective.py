@@ -19,6 +19,7 @@ from mppi_agent.planning import (
     LostFuture,
     MPPIConfig,
     Novelty,
+    OngoingReward,
     discounted_returns,
 )
 
@@ -133,6 +134,19 @@ def test_the_lost_future_counts_unless_it_is_left_out():
     assert (dearer[lost] < scores[lost]).all()
     np.testing.assert_array_equal(*scores_and_returns(lost_future=0.0))
     np.testing.assert_array_equal(*scores_and_returns([LostFuture(0)]))
+
+
+def test_an_ongoing_reward_counts_where_it_is_set():
+    def scores_and_returns(terms=(), **settings):
+        config = MPPIConfig(horizon=20, lost_future=0.0, **settings)
+        expert = MPPIAgent(make_env("Pendulum-v1"), config, objective=terms)
+        expert.predict(expert.env.last_observation)
+        return expert.last_plan.scores, expert.last_plan.returns
+
+    np.testing.assert_array_equal(*scores_and_returns())
+    scores, returns = scores_and_returns(ongoing_reward=2.0)
+    assert (scores < returns).all()  # hanging, it would go on to cost
+    np.testing.assert_array_equal(*scores_and_returns([OngoingReward(0)], ongoing_reward=2.0))
 
 
 def test_a_demonstration_is_followed_where_few_samples_find_nothing():

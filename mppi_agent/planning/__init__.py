@@ -29,6 +29,7 @@ from mppi_agent.planning.terms import (
     ActionRate,
     Constraint,
     LostFuture,
+    OngoingReward,
     PolicyPrior,
     RewardTerm,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "MPPIConfig",
     "Novelty",
     "Objective",
+    "OngoingReward",
     "PolicyPrior",
     "Proposer",
     "Reflexes",

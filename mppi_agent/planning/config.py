@@ -61,6 +61,9 @@ class MPPIConfig:
         discount: Of rewards per control step, in (0, 1].
         lost_future: Horizons beyond the plan's own whose reward it is charged for where it ends the
             episode, >= 0, see `LostFuture`. More makes long-lived plans cautious.
+        ongoing_reward: Horizons beyond the plan's own for which it is taken to go on earning what
+            it earns at its end, >= 0, see `OngoingReward`. Keeps it from what ends badly without
+            ending the episode, such as a somersault onto the back.
         elites: Best samples that enter the next iteration with the return they had, >= 0 and at
             most num_samples / 2.
         search_substeps: Physics substeps per control step of a coarse model to draw the samples on,
@@ -91,6 +94,7 @@ class MPPIConfig:
     temperature_floor: float = 1e-4
     discount: float = 0.99
     lost_future: float = 1.0
+    ongoing_reward: float = 0.0
     elites: int = 4
     search_substeps: int | None = None
     verify_steps: int = 0
@@ -125,6 +129,8 @@ class MPPIConfig:
         self._require("temperature_floor", self.temperature_floor >= 0, ">= 0", "use 1e-4")
         ok = 0 <= self.lost_future < np.inf
         self._require("lost_future", ok, ">= 0 and finite", "use 1, or 0 to charge nothing")
+        ok = 0 <= self.ongoing_reward < np.inf
+        self._require("ongoing_reward", ok, ">= 0 and finite", "use 2, or 0 to count nothing")
         self._require("discount", 0 < self.discount <= 1, "in (0, 1]", "use 0.99")
         self._require("mean_preference", 0 <= self.mean_preference < 1, "in [0, 1)", "use 0.1")
         for iteration in range(self.iterations):

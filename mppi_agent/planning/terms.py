@@ -11,7 +11,14 @@ import numpy as np
 from mppi_agent.interfaces import Observation
 from mppi_agent.planning.objective import Trajectories
 
-__all__ = ["ActionRate", "Constraint", "LostFuture", "PolicyPrior", "RewardTerm"]
+__all__ = [
+    "ActionRate",
+    "Constraint",
+    "LostFuture",
+    "OngoingReward",
+    "PolicyPrior",
+    "RewardTerm",
+]
 
 PerStep = Callable[[Trajectories], np.ndarray]
 """Map what S x K samples do to a number per step, shape (S, K, H)."""
@@ -162,10 +169,42 @@ class LostFuture:
 
     def value(self, trajectories: Trajectories) -> np.ndarray:
         """Return minus the discounted steps that are missed, shape (S, K)."""
-        horizon = trajectories.rollout.rewards.shape[-1]
-        beyond = np.arange(horizon, horizon + round(self.further * horizon))
-        missed = 0.0 if trajectories.has_leaf_value else (trajectories.discount**beyond).sum()
+        missed = _steps_beyond(trajectories, self.further)
         return np.where(trajectories.rollout.terminated, -missed, 0.0)
+
+
+@dataclass(frozen=True)
+class OngoingReward:
+    """Take it that a plan goes on to earn what it earns at its end.
+
+    What a plan reaches then counts, not only what it earns on the way: of two that ran as far, the
+    one that still runs is worth more than the one that is falling over, which may not end the
+    episode. Where a plan ends the episode, or a leaf value says what follows, this is 0.
+
+    Attributes:
+        further: Steps beyond the horizon that count, as a multiple of the horizon, >= 0.
+        share: Last part of the plan whose mean reward goes on, in (0, 1].
+    """
+
+    further: float
+    share: float = 0.25
+    reads_observations = False
+    comes_first = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _require("further", self.further, 0 <= self.further < np.inf, ">= 0 and finite")
+        _require("share", self.share, 0 < self.share <= 1, "in (0, 1]")
+
+    def scale(self, first: Trajectories) -> float:
+        """Return the discounted steps beyond the horizon."""
+        return _steps_beyond(first, self.further)
+
+    def value(self, trajectories: Trajectories) -> np.ndarray:
+        """Return the reward per step at the end of each sample, shape (S, K)."""
+        rewards = trajectories.rollout.rewards
+        last = max(1, round(self.share * rewards.shape[-1]))
+        return np.where(trajectories.rollout.terminated, 0.0, rewards[..., -last:].mean(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -215,6 +254,15 @@ class PolicyPrior:
         controls = trajectories.controls
         wanted = self.controls(_before_each_step(trajectories)).reshape(controls.shape)
         return -trajectories.discounted_sum(np.square(controls - wanted).sum(axis=-1))
+
+
+def _steps_beyond(trajectories: Trajectories, further: float) -> float:
+    """Return how many steps beyond the horizon count, discounted; 0 where a leaf value does."""
+    if trajectories.has_leaf_value:
+        return 0.0
+    horizon = trajectories.rollout.rewards.shape[-1]
+    beyond = np.arange(horizon, horizon + round(further * horizon))
+    return float((trajectories.discount**beyond).sum())
 
 
 def _before_each_step(trajectories: Trajectories) -> Observation:

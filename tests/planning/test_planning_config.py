@@ -30,6 +30,7 @@ from mppi_agent.planning import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS, MPPIConfi
         ({"discount": 0.0}, r"discount=0.0 must be in \(0, 1\]"),
         ({"lost_future": -1.0}, r"lost_future=-1.0 must be >= 0 and finite; use 1"),
         ({"lost_future": np.inf}, r"lost_future=inf must be >= 0 and finite"),
+        ({"ongoing_reward": -1.0}, r"ongoing_reward=-1.0 must be >= 0 and finite; use 2"),
         ({"mean_preference": 1.0}, r"mean_preference=1.0 must be in \[0, 1\)"),
         ({"temperature": 0.0}, r"temperature=0.0 must be > 0; use None"),
         ({"temperature": lambda iteration: 1.0 - iteration}, r"temperature=.* must be > 0"),

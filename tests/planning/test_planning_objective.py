@@ -17,6 +17,7 @@ from mppi_agent.planning import (
     MPPIConfig,
     Novelty,
     Objective,
+    OngoingReward,
     PolicyPrior,
     RewardTerm,
     Trajectories,
@@ -210,6 +211,20 @@ def test_a_leaf_value_replaces_the_lost_future():
     np.testing.assert_array_equal(found.scores, found.returns)
 
 
+def test_an_ongoing_reward_is_that_of_the_last_part_of_a_plan_unless_it_ends_the_episode():
+    # A fast start that falls over, one that arrives running, and one that ends the episode.
+    rewards = np.array([[[4, 4, 4, 0], [1, 2, 4, 6], [9, 9, 0, 0]]], dtype=float)
+    ends = {"lengths": [[4, 4, 2]], "terminated": [[False, False, True]]}
+    seen = trajectories(rewards, **ends)
+    beyond = sum(DISCOUNT**h for h in range(4, 12))
+    for share, rates in (0.25, [0, 6, 0]), (0.5, [2, 5, 0]), (0.01, [0, 6, 0]):
+        scores, _ = Objective((OngoingReward(2.0, share=share),)).scoring()(seen)
+        np.testing.assert_allclose(scores - seen.returns, [np.multiply(rates, beyond)])
+    valued = trajectories(rewards, **ends, has_leaf_value=True)
+    scores, _ = Objective((OngoingReward(2.0),)).scoring()(valued)
+    np.testing.assert_allclose(scores, valued.returns)
+
+
 def runner(step_reward, limit):
     """x' = x + u with the reward of the speed, or a cost per step; ends beyond the limit."""
     return Runner(
@@ -307,6 +322,8 @@ def test_novelty_forgets_the_oldest_and_looks_at_its_features_only():
         (lambda: Constraint(len, price=0.0), r"price must be > 0 and finite, or None .* got 0.0"),
         (lambda: ActionRate(-1.0), "weight must be >= 0 and finite, got -1.0"),
         (lambda: LostFuture(np.inf), "further must be >= 0 and finite, got inf"),
+        (lambda: OngoingReward(-1.0), "further must be >= 0 and finite, got -1.0"),
+        (lambda: OngoingReward(1.0, share=0.0), r"share must be in \(0, 1\], got 0.0"),
         (lambda: PolicyPrior(len, 0.0), "weight must be > 0 and finite, got 0.0"),
         (lambda: RewardTerm(len, weight=np.nan), "weight must be finite, got nan"),
         (lambda: Novelty(0.0), "weight must be > 0 and finite, got 0.0"),
