@@ -15,9 +15,10 @@ import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
+from mppi_agent.dynamics.coordinates import coordinates_of
 from mppi_agent.dynamics.rollout import ClosedLoop
 from mppi_agent.guide import Guide
-from mppi_agent.interfaces import Dynamics, EnvState, Observation, Plan, Policy
+from mppi_agent.interfaces import Coordinates, Dynamics, EnvState, Observation, Plan, Policy
 from mppi_agent.planning import (
     MPPI,
     ActionScaling,
@@ -77,7 +78,8 @@ class MPPIAgent:
     Raises:
         ValueError: If the env cannot be cloned, or its action space is neither a bounded Box nor
             Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy; or
-            proposals or reflexes are wanted where a policy leads.
+            proposals or reflexes are wanted where a policy leads; or derivatives are where it does,
+            or where the env has none.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class MPPIAgent:
             self._objective,
             search=self._search,
             feedback=feedback,
+            coordinates=self._coordinates(cloneable),
         )
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
@@ -308,6 +311,17 @@ class MPPIAgent:
             model = self._search or self._dynamics
             return Reflexes.fitted_to(model, self.scaling, self.config.horizon, ClosedLoop)
         return None
+
+    def _coordinates(self, env: Cloneable) -> Coordinates | None:
+        """Return in what derivatives are taken; None: in nothing."""
+        if not self.config.lqr_steps:
+            return None
+        if isinstance(self.scaling, CategoryScaling):
+            raise ValueError(
+                f"lqr_steps={self.config.lqr_steps} takes derivatives, and "
+                f"action_space={env.action_space} has none; use lqr_steps=0"
+            )
+        return coordinates_of(env, self._dynamics)
 
     def _all_terms(self, terms: Sequence[Term], policy_prior: float) -> Objective:
         """Return the objective with what the expert adds to it."""

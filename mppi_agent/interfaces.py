@@ -20,6 +20,7 @@ import numpy as np
 __all__ = [
     "Act",
     "BatchTask",
+    "Coordinates",
     "Dynamics",
     "EnvState",
     "Observation",
@@ -173,6 +174,24 @@ class StateAdapter(Protocol):
 
     def apply(self, env: Any, physics: np.ndarray, extras: Any) -> None:
         """Put a captured state back."""
+        ...
+
+
+class Coordinates(Protocol):
+    """Say what in the physics vector of a state can be moved a little, for derivatives.
+
+    Attributes:
+        size: Numbers of an offset, n; fewer than the vector has, p, where joints rotate freely.
+    """
+
+    size: int
+
+    def displaced(self, origin: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Return `origin`, shape (p,), moved by offsets of shape (N, n): shape (N, p)."""
+        ...
+
+    def differences(self, physics: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        """Return the offsets, shape (N, n), of vectors of shape (N, p) from `origin`, (p,)."""
         ...
 
 

@@ -66,6 +66,8 @@ class MPPIConfig:
             ending the episode, such as a somersault onto the back.
         elites: Best samples that enter the next iteration with the return they had, >= 0 and at
             most num_samples / 2.
+        lqr_steps: Steps of iterative LQR on the nominal, whose outcome joins the samples, >= 0, see
+            `IterativeLQR`. For smooth envs of few joints; 0: no derivatives are taken.
         search_substeps: Physics substeps per control step of a coarse model to draw the samples on,
             >= 1, where the dynamics has one (MuJoCo); plans are still chosen by the true model.
             None: samples are drawn on the true model.
@@ -96,6 +98,7 @@ class MPPIConfig:
     lost_future: float = 1.0
     ongoing_reward: float = 0.0
     elites: int = 4
+    lqr_steps: int = 0
     search_substeps: int | None = None
     verify_steps: int = 0
     mean_preference: float = 0.1
@@ -117,6 +120,7 @@ class MPPIConfig:
         if self.search_substeps is not None:
             self._require_int("search_substeps", 1, None, "use 2, or None for the true model")
         self._require_int("verify_steps", 0, None, "use 250 where a policy may fall, else 0")
+        self._require_int("lqr_steps", 0, None, "use 1 for smooth envs of few joints, else 0")
         self._require("noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)", "use 0.5")
         self._require("noise_std", self.noise_std > 0, "> 0", "use 0.1 to 1 (half-range = 1)")
         ok = 0 <= self.reflex_std < np.inf
@@ -137,6 +141,11 @@ class MPPIConfig:
             value = self.temperature_at(iteration)
             ok = value is None or value > 0
             self._require("temperature", ok, "> 0", "use None to set it by effective sample size")
+        if self.lqr_steps and self.reflex_std:
+            raise ValueError(
+                f"lqr_steps={self.lqr_steps} improves sequences of controls, and with "
+                f"reflex_std={self.reflex_std} plans are none; set one of the two to 0"
+            )
         if not callable(self.knot_interpolation):
             raise TypeError(
                 f"knot_interpolation={self.knot_interpolation!r} must be a callable; "
@@ -259,7 +268,7 @@ class MPPIConfig:
 
     @property
     def steps_per_plan(self) -> int:
-        """Return the most env steps that planning from one state simulates."""
+        """Return the most env steps that planning from one state simulates, without LQR's."""
         rollouts = self.iterations * (self.num_samples - self.elites) + self.elites
         return max(rollouts * self.horizon + self.final_steps, self.budget_steps or 0)
 

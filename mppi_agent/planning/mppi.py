@@ -11,10 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from mppi_agent.interfaces import Dynamics, EnvState, Plan
+from mppi_agent.interfaces import Coordinates, Dynamics, EnvState, Plan
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.feedback import Feedback, OpenLoop, Reacting, Roll
+from mppi_agent.planning.lqr import IterativeLQR
 from mppi_agent.planning.noise import noise_matrix, sample_noise, with_gain_noise
 from mppi_agent.planning.objective import Objective, Scoring, Trajectories
 from mppi_agent.planning.returns import LeafValue, discounted_returns, leaf_values
@@ -73,6 +74,7 @@ class MPPI:
         *,
         search: Dynamics | None = None,
         feedback: Feedback | None = None,
+        coordinates: Coordinates | None = None,
     ) -> None:
         """Bind the settings to a simulator.
 
@@ -84,6 +86,11 @@ class MPPI:
             search: A cheaper model to draw the samples on; what they lead to is then measured on
                 `dynamics`, and the caller closes both. None: search on `dynamics`.
             feedback: How plans react; None: not at all, a plan is a sequence of controls.
+            coordinates: In which derivatives are taken; read only where `lqr_steps` > 0.
+
+        Raises:
+            ValueError: If settings want a policy or coordinates that are not there, or derivatives
+                of plans that react.
         """
         self.config = config
         self._scaling = scaling
@@ -96,6 +103,21 @@ class MPPI:
             )
         self._true = self._roll(dynamics)
         self._search = self._true if search is None else self._roll(search)
+        self._lqr = None
+        if config.lqr_steps:
+            if coordinates is None or feedback is not None:
+                raise ValueError(
+                    f"lqr_steps={config.lqr_steps} needs coordinates to take derivatives in, and "
+                    "plans that are sequences of controls; use lqr_steps=0 where plans react"
+                )
+            self._lqr = IterativeLQR(
+                search or dynamics,
+                scaling,
+                coordinates,
+                horizon=config.horizon,
+                discount=config.discount,
+                steps=config.lqr_steps,
+            )
         self._objective = objective or Objective()
         self._noise_matrix = noise_matrix(
             config.horizon,
@@ -154,6 +176,10 @@ class MPPI:
             that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
         """
         proposals = self._validated(nominals, gains, len(states))
+        lqr_steps = 0
+        if self._lqr is not None:
+            improved, lqr_steps = self._lqr.improve(states, proposals[:, 0])
+            proposals = np.concatenate([proposals, improved[:, None]], axis=1)
         evaluate = partial(
             self._evaluate,
             states=states,
@@ -161,7 +187,7 @@ class MPPI:
             previous_controls=previous_controls,
             score=self._objective.scoring(),
         )
-        found = self._iterate(proposals, evaluate, rng)
+        found = self._iterate(proposals, evaluate, rng, lqr_steps)
         # The policy's plan and the last one, say: a search on another model may lose sight of them.
         kept = [found.means[0].first(2), Samples.join(found.means).best(1)]
         if np.array_equal(kept[0].parameters, kept[1].parameters):
@@ -200,21 +226,30 @@ class MPPI:
         )
 
     def close(self) -> None:
-        """Free the simulations of plans that react; the models stay open."""
+        """Free the simulations of its own; the models stay open."""
         self._true.close()
         self._search.close()
+        if self._lqr is not None:
+            self._lqr.close()
 
     def _iterate(
-        self, proposals: np.ndarray, evaluate: _Evaluate, rng: np.random.Generator
+        self, proposals: np.ndarray, evaluate: _Evaluate, rng: np.random.Generator, sim_steps: int
     ) -> _Found:
-        """Sample around the best proposal and average, as often as the settings say."""
+        """Sample around the best proposal and average, as often as the settings say.
+
+        Args:
+            proposals: Parameters, shape (S, P, H + d, nu).
+            evaluate: Measures parameters on a model.
+            rng: Source of the noise.
+            sim_steps: Env steps that the proposals took.
+        """
         mean, elites = proposals[:, 0], Samples.none_like(proposals, self.config.horizon)
         means: list[Samples] = []
         bests: list[Samples] = []
         diverged = np.zeros(len(proposals), dtype=int)
-        sim_steps = 0
         if proposals.shape[1] > 1:
-            elites, sim_steps = evaluate(self._search, proposals)
+            elites, steps = evaluate(self._search, proposals)
+            sim_steps += steps
             diverged += elites.diverged
             means.append(elites)
             mean = elites.best(1).parameters[:, 0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mppi_agent.interfaces import EnvState, RolloutBatch
+from mppi_agent.interfaces import EnvState, RolloutBatch, StepBatch
 
 
 def make_states(points: np.ndarray) -> list[EnvState]:
@@ -80,6 +80,42 @@ class LinearQuadratic:
         path = free + response @ controls
         best_return = -(path @ q @ path + controls @ r @ controls)
         return controls.reshape(horizon, nu), best_return
+
+
+class Simulated:
+    """A linear-quadratic problem that can be stepped."""
+
+    def __init__(self, problem):
+        self._problem = problem
+        self.num = 0
+
+    def close(self):
+        self.num = 0
+
+    def rollout(self, states, actions, **kwargs):
+        return self._problem.rollout(states, actions, **kwargs)
+
+    def simulations(self, num):
+        own = Simulated(self._problem)
+        own.num, own.x = num, np.zeros((num, len(self._problem.a)))
+        return own
+
+    def restore(self, states, indices=None):
+        where = slice(None) if indices is None else indices
+        self.x[where] = [state.physics for state in states]
+
+    def snapshot(self, indices=None):
+        return make_states(self.x if indices is None else self.x[indices])
+
+    def step(self, actions, indices=None):
+        where = np.arange(self.num) if indices is None else indices
+        p = self._problem
+        self.x[where] = x = self.x[where] @ p.a.T + actions @ p.b.T
+        rewards = -np.einsum("ni,ij,nj->n", x, p.q, x) - np.einsum(
+            "ni,ij,nj->n", actions, p.r, actions
+        )
+        terminated = np.abs(x[:, 0]) > p.terminate_at
+        return StepBatch(x.copy(), rewards, terminated, np.zeros(len(x), bool))
 
 
 def double_integrator(**changes) -> LinearQuadratic:

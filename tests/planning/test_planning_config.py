@@ -31,6 +31,8 @@ from mppi_agent.planning import ALONE, ON_TOP, ON_TOP_OF_ANY, PRESETS, MPPIConfi
         ({"lost_future": -1.0}, r"lost_future=-1.0 must be >= 0 and finite; use 1"),
         ({"lost_future": np.inf}, r"lost_future=inf must be >= 0 and finite"),
         ({"ongoing_reward": -1.0}, r"ongoing_reward=-1.0 must be >= 0 and finite; use 2"),
+        ({"lqr_steps": -1}, r"lqr_steps=-1 must be an int >= 0; use 1 for smooth envs"),
+        ({"lqr_steps": 1, "reflex_std": 0.3}, r"lqr_steps=1 .* reflex_std=0.3 .* one of the two"),
         ({"mean_preference": 1.0}, r"mean_preference=1.0 must be in \[0, 1\)"),
         ({"temperature": 0.0}, r"temperature=0.0 must be > 0; use None"),
         ({"temperature": lambda iteration: 1.0 - iteration}, r"temperature=.* must be > 0"),

@@ -2,49 +2,15 @@
 
 import numpy as np
 import pytest
-from linear_quadratic import double_integrator, make_states
+from linear_quadratic import Simulated, double_integrator, make_states
 
 from mppi_agent.dynamics.rollout import ClosedLoop
-from mppi_agent.interfaces import StepBatch
 from mppi_agent.planning import MPPI, BoxScaling, Following, MPPIConfig, Reflexes, noise_matrix
 from mppi_agent.planning.feedback import Reacting
 from mppi_agent.planning.noise import with_gain_noise
 
 STARTS = np.array([[0.3, 0.0], [-0.2, 0.2]])
 UNIT = BoxScaling(-np.ones(1), np.ones(1))
-
-
-class Simulated:
-    """A linear-quadratic problem that can be stepped."""
-
-    def __init__(self, problem):
-        self._problem = problem
-        self.num = 0
-
-    def close(self):
-        self.num = 0
-
-    def rollout(self, states, actions, **kwargs):
-        return self._problem.rollout(states, actions, **kwargs)
-
-    def simulations(self, num):
-        own = Simulated(self._problem)
-        own.num, own.x = num, np.zeros((num, 2))
-        return own
-
-    def restore(self, states, indices=None):
-        where = slice(None) if indices is None else indices
-        self.x[where] = [state.physics for state in states]
-
-    def step(self, actions, indices=None):
-        where = np.arange(self.num) if indices is None else indices
-        p = self._problem
-        self.x[where] = x = self.x[where] @ p.a.T + actions @ p.b.T
-        rewards = -np.einsum("ni,ij,nj->n", x, p.q, x) - np.einsum(
-            "ni,ij,nj->n", actions, p.r, actions
-        )
-        terminated = np.abs(x[:, 0]) > p.terminate_at
-        return StepBatch(x.copy(), rewards, terminated, np.zeros(len(x), bool))
 
 
 def reacting(num=2):

@@ -1,0 +1,256 @@
+"""Iterative LQR: plans improved by derivatives of the simulator, where it is smooth.
+
+controls (H, nu) --simulate--> path --finite differences--> slopes, curvature --backwards--> gains
+--simulate a few step lengths, closed loop--> better controls
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mppi_agent.interfaces import Coordinates, Dynamics, EnvState
+from mppi_agent.planning.actions import ActionScaling
+
+__all__ = ["IterativeLQR", "lqr_steps_per_plan"]
+
+_STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03])
+_OFFSET = 1e-3  # of finite differences: physics units (m, rad, m/s, rad/s), half-ranges of controls
+_LEAST_CURVATURE = 1e-3  # per control, as a share of the rewards' own
+
+_Choose = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Hold N rollouts from one state.
+
+    Attributes:
+        controls: As they were done, 0 after the end, shape (N, H, nu).
+        returns: Discounted, -inf where the physics broke, shape (N,).
+        states: Before each step, and after the last, of the first run while it goes on.
+    """
+
+    controls: np.ndarray
+    returns: np.ndarray
+    states: list[EnvState]
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """Hold derivatives along L steps, in N = n + nu numbers: coordinates, then controls.
+
+    Attributes:
+        slopes: Of the coordinates after each step, shape (L, n, N).
+        gradient: Of its reward, shape (L, N).
+        curvature: Of its reward, negative semidefinite, shape (L, N, N).
+    """
+
+    slopes: np.ndarray
+    gradient: np.ndarray
+    curvature: np.ndarray
+
+
+class IterativeLQR:
+    """Improve sequences of controls where the env is smooth, unstable ones too.
+
+    One step simulates the plan, then each of its control steps from 1 + 2 N + N (N - 1) / 2
+    displaced states and controls, N = n + nu coordinates and controls: a share of what sampling
+    takes for a pendulum or an arm, far more for a humanoid. It sees neither the fall that ends an
+    episode nor contacts to come, and what the env's reward keeps from before a step is held fixed;
+    so what it returns is only ever a proposal that is measured like the others.
+
+    Source: Li and Todorov 2004, "Iterative linear quadratic regulator design"; the bounds on
+        controls by clamping, see Tassa et al. 2014, "Control-limited differential dynamic
+        programming", section III B.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        scaling: ActionScaling,
+        coordinates: Coordinates,
+        *,
+        horizon: int,
+        discount: float,
+        steps: int,
+    ) -> None:
+        """Bind to a simulator.
+
+        Args:
+            dynamics: The model; the caller closes it.
+            scaling: What controls mean as actions of the env.
+            coordinates: In which derivatives of its physics are taken.
+            horizon: Control steps of a plan, H.
+            discount: Of rewards per control step.
+            steps: How often a plan is improved, >= 1.
+        """
+        self._scaling = scaling
+        self._coordinates = coordinates
+        self._horizon = horizon
+        self._discount = discount
+        self._steps = steps
+        self._offsets = _second_order_offsets(coordinates.size + scaling.action_dims)
+        num = max(horizon * len(self._offsets), len(_STEP_LENGTHS))
+        self._simulations = dynamics.simulations(num)
+
+    def improve(self, states: Sequence[EnvState], controls: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return better controls from S states, shape (S, H, nu), and the env steps simulated.
+
+        Args:
+            states: S start states.
+            controls: To improve on, in [-1, 1], shape (S, H, nu); where no step length gains, they
+                come back as they are.
+        """
+        improved, sim_steps = controls.copy(), 0
+        for state, plan in zip(states, improved, strict=True):
+            for _ in range(self._steps):
+                better, steps = self._step(state, plan)
+                sim_steps += steps
+                if better is None:
+                    break
+                plan[...] = better
+        return improved, sim_steps
+
+    def close(self) -> None:
+        """Free the simulations."""
+        self._simulations.close()
+
+    def _step(self, start: EnvState, plan: np.ndarray) -> tuple[np.ndarray | None, int]:
+        """Return a better plan, None if there is none, and the env steps simulated."""
+        nominal, sim_steps = self._run(start, 1, lambda t, physics, running: plan[t][None])
+        length = len(nominal.states) - 1
+        expansion = None
+        if length:
+            expansion = self._expand(nominal.states[:-1], plan[:length])
+            sim_steps += length * len(self._offsets)
+        if expansion is None:
+            return None, sim_steps
+        changes, gains = self._backwards(expansion, plan)
+        path = [state.physics for state in nominal.states]
+
+        def react(t: int, physics: np.ndarray, running: np.ndarray) -> np.ndarray:
+            t = min(t, length - 1)  # what was done last goes on where the nominal did not
+            strayed = self._coordinates.differences(physics, path[t])
+            change = _STEP_LENGTHS[running, None] * changes[t] + strayed @ gains[t].T
+            return self._scaling.snap(plan[t] + change)
+
+        tried, steps = self._run(start, len(_STEP_LENGTHS), react)
+        best = tried.returns.argmax()
+        is_better = tried.returns[best] > nominal.returns[0]
+        return (tried.controls[best] if is_better else None), sim_steps + steps
+
+    def _run(self, start: EnvState, num: int, choose: _Choose) -> tuple[_Runs, int]:
+        """Roll out `num` simulations from a state; return them and the env steps.
+
+        Args:
+            start: Where they begin.
+            num: How many.
+            choose: Maps the step, the physics of those that still run, shape (n, p), and which
+                they are, shape (n,), to their controls, shape (n, nu).
+        """
+        running = np.arange(num)
+        self._simulations.restore([start] * num, running)
+        controls = np.zeros((num, self._horizon, self._scaling.action_dims))
+        returns = np.zeros(num)
+        now, path, sim_steps = [start] * num, [start], 0
+        for t in range(self._horizon):
+            chosen = choose(t, np.stack([state.physics for state in now]), running)
+            controls[running, t] = chosen
+            batch = self._simulations.step(self._scaling.to_env(chosen), running)
+            sim_steps += len(running)
+            rewards = np.where(batch.diverged, -np.inf, batch.rewards)
+            returns[running] += self._discount**t * rewards
+            running = running[~(batch.terminated | batch.diverged)]
+            if not len(running):
+                break
+            now = self._simulations.snapshot(running)
+            if running[0] == 0:
+                path.append(now[0])
+        return _Runs(controls, returns, path), sim_steps
+
+    def _expand(self, states: Sequence[EnvState], controls: np.ndarray) -> _Expansion | None:
+        """Return derivatives at L states and controls; None where the physics breaks nearby."""
+        coordinates, offsets = self._coordinates, self._offsets
+        size, total = coordinates.size, coordinates.size + controls.shape[1]
+        # At its bound a control could be moved to one side only.
+        centre = np.clip(controls, _OFFSET - 1.0, 1.0 - _OFFSET)
+        displaced = [
+            replace(state, physics=physics)
+            for state in states
+            for physics in coordinates.displaced(state.physics, offsets[:, :size])
+        ]
+        moved = (centre[:, None] + offsets[:, size:]).reshape(-1, controls.shape[1])
+        everyone = np.arange(len(displaced))
+        self._simulations.restore(displaced, everyone)
+        batch = self._simulations.step(self._scaling.to_env(moved), everyone)
+        if batch.diverged.any():
+            return None
+        after = np.stack([state.physics for state in self._simulations.snapshot(everyone)])
+        outcomes = after.reshape(len(states), len(offsets), -1)
+        ends = np.stack([coordinates.differences(row[1:], row[0]) for row in outcomes])
+        up, down = ends[:, :total], ends[:, total : 2 * total]
+        slopes = (up - down).swapaxes(1, 2) / (2 * _OFFSET)
+        return _Expansion(slopes, *_second_order(batch.rewards.reshape(len(states), -1), total))
+
+    def _backwards(self, expansion: _Expansion, plan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what to change, shape (L, nu), and gains on what strays, shape (L, nu, n)."""
+        size, action_dims = self._coordinates.size, plan.shape[1]
+        length = len(expansion.slopes)
+        changes = np.zeros((length, action_dims))
+        gains = np.zeros((length, action_dims, size))
+        # Without any curvature a step goes from bound to bound, and the lengths decide.
+        typical = np.abs(np.linalg.eigvalsh(expansion.curvature)).max() or 1.0
+        floor = _LEAST_CURVATURE * typical * np.eye(action_dims)
+        slope, curvature = np.zeros(size), np.zeros((size, size))  # of the value
+        for t in range(length - 1, -1, -1):
+            map_ = expansion.slopes[t]
+            q = expansion.gradient[t] + self._discount * map_.T @ slope
+            hessian = expansion.curvature[t] + self._discount * map_.T @ curvature @ map_
+            q_x, q_u = q[:size], q[size:]
+            q_xx, q_xu = hessian[:size, :size], hessian[:size, size:]
+            q_uu = hessian[size:, size:] - floor
+            solved = -np.linalg.solve(q_uu, np.column_stack([q_u, q_xu.T]))
+            wanted = plan[t] + solved[:, 0]
+            is_free = np.abs(wanted) < 1.0
+            change = np.clip(wanted, -1.0, 1.0) - plan[t]
+            gain = np.where(is_free[:, None], solved[:, 1:], 0.0)
+            changes[t], gains[t] = change, gain
+            slope = q_x + gain.T @ (q_uu @ change + q_u) + q_xu @ change
+            curvature = q_xx + gain.T @ q_uu @ gain + gain.T @ q_xu.T + q_xu @ gain
+            curvature = (curvature + curvature.T) / 2
+        return changes, gains
+
+
+def lqr_steps_per_plan(coordinates: Coordinates, action_dims: int, horizon: int) -> int:
+    """Return the most env steps that improving a plan once simulates."""
+    displaced = len(_second_order_offsets(coordinates.size + action_dims))
+    return horizon * (1 + displaced + len(_STEP_LENGTHS))
+
+
+def _second_order_offsets(total: int) -> np.ndarray:
+    """Return none, each up, each down, each pair up: shape (M, N)."""
+    single = _OFFSET * np.eye(total)
+    first, second = np.tril_indices(total, -1)
+    return np.concatenate([np.zeros((1, total)), single, -single, single[first] + single[second]])
+
+
+def _second_order(rewards: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return gradients (L, N) and curvature (L, N, N) of rewards (L, M) at the offsets."""
+    here, up, down = (
+        rewards[:, :1],
+        rewards[:, 1 : 1 + total],
+        rewards[:, 1 + total : 1 + 2 * total],
+    )
+    pairs = rewards[:, 1 + 2 * total :]
+    curvature = np.zeros((len(rewards), total, total))
+    first, second = np.tril_indices(total, -1)
+    mixed = (pairs - up[:, first] - up[:, second] + here) / _OFFSET**2
+    curvature[:, first, second] = curvature[:, second, first] = mixed
+    every = np.arange(total)
+    curvature[:, every, every] = (up + down - 2 * here) / _OFFSET**2
+    values, vectors = np.linalg.eigh(curvature)
+    concave = (vectors * np.minimum(values, 0.0)[:, None]) @ vectors.swapaxes(1, 2)
+    return (up - down) / (2 * _OFFSET), concave
