@@ -64,6 +64,6 @@ def test_plans_that_follow_a_policy_have_none():
         def predict(self, observation, state=None, episode_start=None, deterministic=False):
             return np.zeros((len(observation), 1), np.float32), None
 
-    with pytest.raises(ValueError, match="lqr_steps=1 needs .* sequences of controls"):
+    with pytest.raises(ValueError, match=r"lqr_steps=1 needs .* sequences of controls"):
         MPPIAgent("Pendulum-v1", MPPIConfig(lqr_steps=1), policy=Still())
     MPPIAgent("Pendulum-v1", MPPIConfig(lqr_steps=1), policy=Still(), policy_leads=False).close()

@@ -53,5 +53,5 @@ class Opaque(gym.Env):
 
 
 def test_an_env_without_a_physics_vector_is_told_so():
-    with pytest.raises(ValueError, match="Opaque has no physics vector .* lqr_steps=0"):
+    with pytest.raises(ValueError, match=r"Opaque has no physics vector .* lqr_steps=0"):
         opened(Opaque())
