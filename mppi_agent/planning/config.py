@@ -66,8 +66,8 @@ class MPPIConfig:
             ending the episode, such as a somersault onto the back.
         elites: Best samples that enter the next iteration with the return they had, >= 0 and at
             most num_samples / 2.
-        lqr_steps: Steps of iterative LQR on the nominal, whose outcome joins the samples, >= 0, see
-            `IterativeLQR`. For smooth envs of few joints; 0: no derivatives are taken.
+        lqr_steps: Most steps of iterative LQR on the nominal, whose outcome joins the samples,
+            >= 0, see `IterativeLQR`. For smooth envs of few joints; 0: no derivatives are taken.
         search_substeps: Physics substeps per control step of a coarse model to draw the samples on,
             >= 1, where the dynamics has one (MuJoCo); plans are still chosen by the true model.
             None: samples are drawn on the true model.

@@ -18,6 +18,7 @@ __all__ = ["IterativeLQR", "lqr_steps_per_plan"]
 
 _STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03])
 _OFFSET = 1e-3  # of finite differences: physics units (m, rad, m/s, rad/s), half-ranges of controls
+_LEAST_GAIN = 1e-3  # of a step, as a share of the return's magnitude: less, and no more follow
 _LEAST_CURVATURE = 1e-3  # per control, as a share of the rewards' own
 
 _Choose = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -85,7 +86,8 @@ class IterativeLQR:
             coordinates: In which derivatives of its physics are taken.
             horizon: Control steps of a plan, H.
             discount: Of rewards per control step.
-            steps: How often a plan is improved, >= 1.
+            steps: How often a plan is improved at most, >= 1; no more once a step gains less than a
+                thousandth.
         """
         self._scaling = scaling
         self._coordinates = coordinates
@@ -107,19 +109,19 @@ class IterativeLQR:
         improved, sim_steps = controls.copy(), 0
         for state, plan in zip(states, improved, strict=True):
             for _ in range(self._steps):
-                better, steps = self._step(state, plan)
-                sim_steps += steps
-                if better is None:
-                    break
+                better, goes_on, steps = self._step(state, plan)
                 plan[...] = better
+                sim_steps += steps
+                if not goes_on:
+                    break
         return improved, sim_steps
 
     def close(self) -> None:
         """Free the simulations."""
         self._simulations.close()
 
-    def _step(self, start: EnvState, plan: np.ndarray) -> tuple[np.ndarray | None, int]:
-        """Return a better plan, None if there is none, and the env steps simulated."""
+    def _step(self, start: EnvState, plan: np.ndarray) -> tuple[np.ndarray, bool, int]:
+        """Return the best plan, whether to go on from it, and the env steps simulated."""
         nominal, sim_steps = self._run(start, 1, lambda t, physics, running: plan[t][None])
         length = len(nominal.states) - 1
         expansion = None
@@ -127,7 +129,7 @@ class IterativeLQR:
             expansion = self._expand(nominal.states[:-1], plan[:length])
             sim_steps += length * len(self._offsets)
         if expansion is None:
-            return None, sim_steps
+            return plan, False, sim_steps
         changes, gains = self._backwards(expansion, plan)
         path = [state.physics for state in nominal.states]
 
@@ -138,9 +140,12 @@ class IterativeLQR:
             return self._scaling.snap(plan[t] + change)
 
         tried, steps = self._run(start, len(_STEP_LENGTHS), react)
-        best = tried.returns.argmax()
-        is_better = tried.returns[best] > nominal.returns[0]
-        return (tried.controls[best] if is_better else None), sim_steps + steps
+        sim_steps += steps
+        best, before = tried.returns.argmax(), nominal.returns[0]
+        gain = tried.returns[best] - before
+        if not gain > 0:
+            return plan, False, sim_steps
+        return tried.controls[best], gain > _LEAST_GAIN * abs(before), sim_steps
 
     def _run(self, start: EnvState, num: int, choose: _Choose) -> tuple[_Runs, int]:
         """Roll out `num` simulations from a state; return them and the env steps.
