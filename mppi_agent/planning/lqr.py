@@ -16,7 +16,7 @@ from mppi_agent.planning.actions import ActionScaling
 
 __all__ = ["IterativeLQR", "lqr_steps_per_plan"]
 
-_STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03])
+_STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03, 0.0])
 _OFFSET = 1e-3  # of finite differences: physics units (m, rad, m/s, rad/s), half-ranges of controls
 _LEAST_GAIN = 1e-3  # of a step, as a share of the return's magnitude: less, and no more follow
 _LEAST_CURVATURE = 1e-3  # per control, as a share of the rewards' own
@@ -59,9 +59,9 @@ class IterativeLQR:
 
     One step simulates the plan, then each of its control steps from 1 + 2 N + N (N - 1) / 2
     displaced states and controls, N = n + nu coordinates and controls: a share of what sampling
-    takes for a pendulum or an arm, far more for a humanoid. It sees neither the fall that ends an
-    episode nor contacts to come, and what the env's reward keeps from before a step is held fixed;
-    so what it returns is only ever a proposal that is measured like the others.
+    takes for a pendulum or an arm, far more for a humanoid. It does not see contacts to come, and
+    what the env's reward keeps from before a step is held fixed; so what it returns is only ever a
+    proposal that is measured like the others.
 
     Source: Li and Todorov 2004, "Iterative linear quadratic regulator design"; the bounds on
         controls by clamping, see Tassa et al. 2014, "Control-limited differential dynamic
@@ -210,10 +210,15 @@ class IterativeLQR:
         typical = np.abs(np.linalg.eigvalsh(expansion.curvature)).max() or 1.0
         floor = _LEAST_CURVATURE * typical * np.eye(action_dims)
         slope, curvature = np.zeros(size), np.zeros((size, size))  # of the value
+        # Where the nominal ends the episode, its last reward stands for those that it loses: the
+        # fall itself has no slope.
+        weights = np.ones(length)
+        weights[-1] += self._horizon - length
         for t in range(length - 1, -1, -1):
             map_ = expansion.slopes[t]
-            q = expansion.gradient[t] + self._discount * map_.T @ slope
-            hessian = expansion.curvature[t] + self._discount * map_.T @ curvature @ map_
+            q = weights[t] * expansion.gradient[t] + self._discount * map_.T @ slope
+            hessian = weights[t] * expansion.curvature[t]
+            hessian += self._discount * map_.T @ curvature @ map_
             q_x, q_u = q[:size], q[size:]
             q_xx, q_xu = hessian[:size, :size], hessian[:size, size:]
             q_uu = hessian[size:, size:] - floor
