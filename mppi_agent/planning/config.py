@@ -36,7 +36,8 @@ class MPPIConfig:
         horizon: Length of a plan in control steps (H), >= 1.
         iterations: Rounds of sampling and averaging, each one rollout call, >= 1.
         budget_steps: Env steps up to which a plan goes on with more iterations, >= 1: where samples
-            end early, as in a fall, these use up what is left. None: `iterations` and no more.
+            end early, as in a fall, these use up what is left. LQR takes no more either. None:
+            `iterations` and `lqr_steps`, and no more.
         knot_spacing: Control steps from one noise knot to the next, in [1, horizon]; 1 draws every
             step on its own.
         knot_interpolation: How noise runs between knots: `linear_basis`, `cubic_basis` or the like.

@@ -13,6 +13,7 @@ import numpy as np
 
 from mppi_agent.interfaces import Coordinates, Dynamics, EnvState
 from mppi_agent.planning.actions import ActionScaling
+from mppi_agent.planning.config import MPPIConfig
 
 __all__ = ["IterativeLQR", "lqr_steps_per_plan"]
 
@@ -70,32 +71,32 @@ class IterativeLQR:
 
     def __init__(
         self,
+        config: MPPIConfig,
         dynamics: Dynamics,
         scaling: ActionScaling,
         coordinates: Coordinates,
-        *,
-        horizon: int,
-        discount: float,
-        steps: int,
     ) -> None:
         """Bind to a simulator.
 
         Args:
+            config: Of the planner: `horizon`, `discount` and `lqr_steps`, how often a plan is
+                improved at most; no more once a step gains less than a thousandth, nor more than
+                `budget_steps` leaves beside the samples.
             dynamics: The model; the caller closes it.
             scaling: What controls mean as actions of the env.
             coordinates: In which derivatives of its physics are taken.
-            horizon: Control steps of a plan, H.
-            discount: Of rewards per control step.
-            steps: How often a plan is improved at most, >= 1; no more once a step gains less than a
-                thousandth.
         """
         self._scaling = scaling
         self._coordinates = coordinates
-        self._horizon = horizon
-        self._discount = discount
-        self._steps = steps
+        self._horizon = config.horizon
+        self._discount = config.discount
+        self._steps = config.lqr_steps
+        if config.budget_steps is not None:
+            left = config.budget_steps - replace(config, budget_steps=None).steps_per_plan
+            cost = lqr_steps_per_plan(coordinates, scaling.action_dims, config.horizon)
+            self._steps = min(self._steps, left // cost)
         self._offsets = _second_order_offsets(coordinates.size + scaling.action_dims)
-        num = max(horizon * len(self._offsets), len(_STEP_LENGTHS))
+        num = max(config.horizon * len(self._offsets), len(_STEP_LENGTHS))
         self._simulations = dynamics.simulations(num)
 
     def improve(self, states: Sequence[EnvState], controls: np.ndarray) -> tuple[np.ndarray, int]:

@@ -110,14 +110,7 @@ class MPPI:
                     f"lqr_steps={config.lqr_steps} needs coordinates to take derivatives in, and "
                     "plans that are sequences of controls; use lqr_steps=0 where plans react"
                 )
-            self._lqr = IterativeLQR(
-                search or dynamics,
-                scaling,
-                coordinates,
-                horizon=config.horizon,
-                discount=config.discount,
-                steps=config.lqr_steps,
-            )
+            self._lqr = IterativeLQR(config, search or dynamics, scaling, coordinates)
         self._objective = objective or Objective()
         self._noise_matrix = noise_matrix(
             config.horizon,

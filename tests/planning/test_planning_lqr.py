@@ -23,9 +23,8 @@ class Plain:
 
 
 def make_lqr(problem, steps=1, discount=1.0):
-    return IterativeLQR(
-        Simulated(problem), UNIT, Plain(), horizon=HORIZON, discount=discount, steps=steps
-    )
+    config = MPPIConfig(horizon=HORIZON, discount=discount, lqr_steps=steps)
+    return IterativeLQR(config, Simulated(problem), UNIT, Plain())
 
 
 def improved(problem, starts, controls=None, **settings):
@@ -105,7 +104,7 @@ def test_env_steps_are_counted_and_bounded():
         return simulations
 
     simulated.simulations = counting
-    lqr = IterativeLQR(simulated, UNIT, Plain(), horizon=HORIZON, discount=1.0, steps=1)
+    lqr = IterativeLQR(MPPIConfig(horizon=HORIZON, lqr_steps=1), simulated, UNIT, Plain())
     _, sim_steps = lqr.improve(make_states([[0.3, 0.0]]), np.zeros((1, HORIZON, 1)))
     assert sim_steps == sum(stepped) == lqr_steps_per_plan(Plain(), 1, HORIZON)
 
@@ -132,3 +131,12 @@ def test_the_planner_takes_it_among_its_proposals():
 def test_a_planner_without_coordinates_says_what_is_missing():
     with pytest.raises(ValueError, match="lqr_steps=1 needs coordinates"):
         plan(MPPIConfig(horizon=HORIZON, lqr_steps=1))
+
+
+def test_a_budget_that_samples_use_up_leaves_no_steps_for_it():
+    config = MPPIConfig(horizon=HORIZON, num_samples=8, iterations=1, lqr_steps=3)
+    tight = MPPIConfig(**{**vars(config), "budget_steps": config.steps_per_plan})
+    once = tight.steps_per_plan + lqr_steps_per_plan(Plain(), 1, HORIZON)
+    roomy = MPPIConfig(**{**vars(config), "budget_steps": once})
+    assert plan(tight, coordinates=Plain()).sim_steps <= tight.steps_per_plan
+    assert tight.steps_per_plan < plan(roomy, coordinates=Plain()).sim_steps <= once
