@@ -46,11 +46,13 @@ class _Expansion:
 
     Attributes:
         slopes: Of the coordinates after each step, shape (L, n, N).
+        drift: Coordinates after each step, offset from before it, shape (L, n).
         gradient: Of its reward, shape (L, N).
         curvature: Of its reward, negative semidefinite, shape (L, N, N).
     """
 
     slopes: np.ndarray
+    drift: np.ndarray
     gradient: np.ndarray
     curvature: np.ndarray
 
@@ -125,28 +127,67 @@ class IterativeLQR:
         """Return the best plan, whether to go on from it, and the env steps simulated."""
         nominal, sim_steps = self._run(start, 1, lambda t, physics, running: plan[t][None])
         length = len(nominal.states) - 1
-        expansion = None
-        if length:
-            expansion = self._expand(nominal.states[:-1], plan[:length])
-            sim_steps += length * len(self._offsets)
+        makers = [lambda: self._around_path(nominal.states, plan)]
+        if length < self._horizon:
+            makers.insert(0, lambda: self._around_start(start, plan))
+        before = nominal.returns[0]
+        for make in makers:
+            react, steps = make()
+            sim_steps += steps
+            if react is None:
+                continue
+            tried, steps = self._run(start, len(_STEP_LENGTHS), react)
+            sim_steps += steps
+            best = tried.returns.argmax()
+            gain = tried.returns[best] - before
+            if gain > 0:
+                return tried.controls[best], gain > _LEAST_GAIN * abs(before), sim_steps
+        return plan, False, sim_steps
+
+    def _around_path(
+        self, states: Sequence[EnvState], plan: np.ndarray
+    ) -> tuple[_Choose | None, int]:
+        """Return what follows the path of a plan and improves it, and the env steps it took."""
+        length = len(states) - 1
+        if not length:
+            return None, 0
+        expansion = self._expand(states[:-1], plan[:length])
         if expansion is None:
-            return plan, False, sim_steps
-        changes, gains = self._backwards(expansion, plan)
-        path = [state.physics for state in nominal.states]
+            return None, length * len(self._offsets)
+        # Where the plan ends the episode, its last reward stands for those that it loses: the fall
+        # itself has no slope.
+        weights = np.ones(length)
+        weights[-1] += self._horizon - length
+        changes, gains = self._backwards(expansion, weights, plan)
+        path = [state.physics for state in states]
 
         def react(t: int, physics: np.ndarray, running: np.ndarray) -> np.ndarray:
-            t = min(t, length - 1)  # what was done last goes on where the nominal did not
+            t = min(t, length - 1)  # what was done last goes on where the plan did not
             strayed = self._coordinates.differences(physics, path[t])
             change = _STEP_LENGTHS[running, None] * changes[t] + strayed @ gains[t].T
             return self._scaling.snap(plan[t] + change)
 
-        tried, steps = self._run(start, len(_STEP_LENGTHS), react)
-        sim_steps += steps
-        best, before = tried.returns.argmax(), nominal.returns[0]
-        gain = tried.returns[best] - before
-        if not gain > 0:
-            return plan, False, sim_steps
-        return tried.controls[best], gain > _LEAST_GAIN * abs(before), sim_steps
+        return react, length * len(self._offsets)
+
+    def _around_start(self, start: EnvState, plan: np.ndarray) -> tuple[_Choose | None, int]:
+        """Return what would be best if all were as around the start, and the env steps it took.
+
+        A plan that falls says little about how not to; the start is not falling yet.
+        """
+        here = self._expand([start], plan[:1])
+        if here is None:
+            return None, len(self._offsets)
+        always = _Expansion(
+            *(np.repeat(part, self._horizon, axis=0) for part in vars(here).values())
+        )
+        changes, gains = self._backwards(always, np.ones(self._horizon))
+
+        def react(t: int, physics: np.ndarray, running: np.ndarray) -> np.ndarray:
+            strayed = self._coordinates.differences(physics, start.physics)
+            change = changes[t] + strayed @ gains[t].T
+            return self._scaling.snap(plan[0] + _STEP_LENGTHS[running, None] * change)
+
+        return react, len(self._offsets)
 
     def _run(self, start: EnvState, num: int, choose: _Choose) -> tuple[_Runs, int]:
         """Roll out `num` simulations from a state; return them and the env steps.
@@ -199,24 +240,38 @@ class IterativeLQR:
         ends = np.stack([coordinates.differences(row[1:], row[0]) for row in outcomes])
         up, down = ends[:, :total], ends[:, total : 2 * total]
         slopes = (up - down).swapaxes(1, 2) / (2 * _OFFSET)
-        return _Expansion(slopes, *_second_order(batch.rewards.reshape(len(states), -1), total))
+        drift = np.concatenate(
+            [
+                coordinates.differences(row[:1], state.physics)
+                for row, state in zip(outcomes, states, strict=True)
+            ]
+        )
+        return _Expansion(
+            slopes, drift, *_second_order(batch.rewards.reshape(len(states), -1), total)
+        )
 
-    def _backwards(self, expansion: _Expansion, plan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what to change, shape (L, nu), and gains on what strays, shape (L, nu, n)."""
-        size, action_dims = self._coordinates.size, plan.shape[1]
-        length = len(expansion.slopes)
-        changes = np.zeros((length, action_dims))
-        gains = np.zeros((length, action_dims, size))
+    def _backwards(
+        self, expansion: _Expansion, weights: np.ndarray, plan: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what to change, shape (L, nu), and gains on what strays, shape (L, nu, n).
+
+        Args:
+            expansion: Along L steps.
+            weights: Of their rewards, shape (L,).
+            plan: Whose path the expansion is along: there nothing drifts, and what is changed keeps
+                to the bounds. None: it is around one place, from which things drift.
+        """
+        length, size, total = expansion.slopes.shape
+        changes = np.zeros((length, total - size))
+        gains = np.zeros((length, total - size, size))
         # Without any curvature a step goes from bound to bound, and the lengths decide.
         typical = np.abs(np.linalg.eigvalsh(expansion.curvature)).max() or 1.0
-        floor = _LEAST_CURVATURE * typical * np.eye(action_dims)
+        floor = _LEAST_CURVATURE * typical * np.eye(total - size)
         slope, curvature = np.zeros(size), np.zeros((size, size))  # of the value
-        # Where the nominal ends the episode, its last reward stands for those that it loses: the
-        # fall itself has no slope.
-        weights = np.ones(length)
-        weights[-1] += self._horizon - length
         for t in range(length - 1, -1, -1):
             map_ = expansion.slopes[t]
+            if plan is None:
+                slope = slope + curvature @ expansion.drift[t]
             q = weights[t] * expansion.gradient[t] + self._discount * map_.T @ slope
             hessian = weights[t] * expansion.curvature[t]
             hessian += self._discount * map_.T @ curvature @ map_
@@ -224,10 +279,11 @@ class IterativeLQR:
             q_xx, q_xu = hessian[:size, :size], hessian[:size, size:]
             q_uu = hessian[size:, size:] - floor
             solved = -np.linalg.solve(q_uu, np.column_stack([q_u, q_xu.T]))
-            wanted = plan[t] + solved[:, 0]
-            is_free = np.abs(wanted) < 1.0
-            change = np.clip(wanted, -1.0, 1.0) - plan[t]
-            gain = np.where(is_free[:, None], solved[:, 1:], 0.0)
+            change, gain = solved[:, 0], solved[:, 1:]
+            if plan is not None:
+                is_free = np.abs(plan[t] + change) < 1.0
+                change = np.clip(plan[t] + change, -1.0, 1.0) - plan[t]
+                gain = np.where(is_free[:, None], gain, 0.0)
             changes[t], gains[t] = change, gain
             slope = q_x + gain.T @ (q_uu @ change + q_u) + q_xu @ change
             curvature = q_xx + gain.T @ q_uu @ gain + gain.T @ q_xu.T + q_xu @ gain
@@ -238,7 +294,7 @@ class IterativeLQR:
 def lqr_steps_per_plan(coordinates: Coordinates, action_dims: int, horizon: int) -> int:
     """Return the most env steps that improving a plan once simulates."""
     displaced = len(_second_order_offsets(coordinates.size + action_dims))
-    return horizon * (1 + displaced + len(_STEP_LENGTHS))
+    return horizon * (1 + displaced + 2 * len(_STEP_LENGTHS))
 
 
 def _second_order_offsets(total: int) -> np.ndarray:
