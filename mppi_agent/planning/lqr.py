@@ -62,9 +62,10 @@ class IterativeLQR:
 
     One step simulates the plan, then each of its control steps from 1 + 2 N + N (N - 1) / 2
     displaced states and controls, N = n + nu coordinates and controls: a share of what sampling
-    takes for a pendulum or an arm, far more for a humanoid. It does not see contacts to come, and
-    what the env's reward keeps from before a step is held fixed; so what it returns is only ever a
-    proposal that is measured like the others.
+    takes for a pendulum or an arm, far more for a humanoid. A plan that ends the episode is first
+    made anew by one such model around the state it starts in, where nothing falls yet. Contacts to
+    come are not seen, and what the env's reward keeps from before a step is held fixed; so what
+    comes out is only ever a proposal that is measured like the others.
 
     Source: Li and Todorov 2004, "Iterative linear quadratic regulator design"; the bounds on
         controls by clamping, see Tassa et al. 2014, "Control-limited differential dynamic

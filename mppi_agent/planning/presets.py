@@ -165,9 +165,9 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         # 1000 in each of 2; falls after 132 to 300 steps without reflexes (3 episodes).
         "InvertedPendulum-v5": {"num_samples": 48, "iterations": 3, "reflex_std": 0.3},
-        # None of 32 falls within the first 60 steps, 94 ms; the best without derivatives, 21
-        # samples, six iterations and reflexes, drops three of them. With 1, 2 and 3 steps of LQR
-        # that were always taken one, one and none, but slower.
+        # None of 24 falls within the first 60 steps, nor of the 16 hardest of 32 others within 120,
+        # 83 ms. The best without derivatives, 21 samples, six iterations and reflexes, drops three
+        # of those 32 within 40.
         "InvertedDoublePendulum-v5": {
             "num_samples": 8,
             "horizon": 40,
