@@ -111,7 +111,8 @@ def tune(
     except ValueError as error:
         raise ValueError(f"sim_steps={sim_steps} is too small: {error}") from None
     dynamics = make_dynamics(env)
-    reflexes = [0.0, 0.15, 0.3, 0.6] if len(env.observation_space.shape or ()) == 1 else [0.0]
+    may_react = len(env.observation_space.shape or ()) == 1 and not preset.lqr_steps
+    reflexes = [0.0, 0.15, 0.3, 0.6] if may_react else [0.0]
     seeds = tuple(range(TUNING_SEEDS, TUNING_SEEDS + episodes))
     study = optuna.create_study(
         direction="maximize",

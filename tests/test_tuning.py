@@ -34,6 +34,12 @@ def test_the_same_seed_finds_the_same_settings():
     assert tune("Pendulum-v1", **settings) == tune("Pendulum-v1", **settings)
 
 
+def test_an_env_whose_preset_takes_derivatives_is_tuned_without_reflexes():
+    pytest.importorskip("optuna")
+    tuned = tune("Reacher-v5", trials=3, episodes=1, max_steps=2, sim_steps=400)
+    assert tuned.trials == 3 and tuned.config.lqr_steps and not tuned.config.reflex_std
+
+
 def test_bad_numbers_are_named():
     pytest.importorskip("optuna")
     with pytest.raises(ValueError, match="trials must be >= 1, got 0"):
