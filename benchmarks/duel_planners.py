@@ -17,10 +17,9 @@ from reference_planners import CEM, ICEM, PredictiveSampling
 from mppi_agent import MPPIAgent, MPPIConfig
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
-from mppi_agent.dynamics.coordinates import coordinates_of
 from mppi_agent.expert import action_scaling
 from mppi_agent.interfaces import Dynamics, EnvState
-from mppi_agent.planning import ActionScaling, discounted_returns, lqr_steps_per_plan
+from mppi_agent.planning import ActionScaling, discounted_returns
 
 __all__ = [
     "PLANNERS",
@@ -156,13 +155,8 @@ def _our_config(task: Task, settings: Settings) -> MPPIConfig:
     # A step of a coarse model would count like a true one, so all planners search on the true one.
     config = MPPIConfig.for_env(task.env).resized(horizon=task.horizon)
     config = replace(config, **{"search_substeps": None, **settings})
-    derivatives = 0
-    if config.lqr_steps:
-        coordinates = coordinates_of(task.env, task.dynamics)
-        once = lqr_steps_per_plan(coordinates, task.scaling.action_dims, config.horizon)
-        config = replace(config, lqr_steps=min(config.lqr_steps, task.budget // 2 // once))
-        derivatives = config.lqr_steps * once
-    return replace(config.fitted_to(task.budget - derivatives), budget_steps=task.budget)
+    sampled = task.budget // 2 if config.lqr_steps else task.budget  # the rest is for derivatives
+    return replace(config.fitted_to(sampled), budget_steps=task.budget)
 
 
 MAKERS: Mapping[str, Callable[[Task, int, Settings], Planner]] = {

@@ -84,7 +84,8 @@ class IterativeLQR:
         Args:
             config: Of the planner: `horizon`, `discount` and `lqr_steps`, how often a plan is
                 improved at most; no more once a step gains less than a thousandth, nor more than
-                `budget_steps` leaves beside the samples.
+                `budget_steps` leaves beside the samples: where not even one along the plan fits, it
+                is the model around the start alone.
             dynamics: The model; the caller closes it.
             scaling: What controls mean as actions of the env.
             coordinates: In which derivatives of its physics are taken.
@@ -94,11 +95,15 @@ class IterativeLQR:
         self._horizon = config.horizon
         self._discount = config.discount
         self._steps = config.lqr_steps
+        self._follows_path = True
+        self._offsets = _second_order_offsets(coordinates.size + scaling.action_dims)
         if config.budget_steps is not None:
             left = config.budget_steps - replace(config, budget_steps=None).steps_per_plan
-            cost = lqr_steps_per_plan(coordinates, scaling.action_dims, config.horizon)
-            self._steps = min(self._steps, left // cost)
-        self._offsets = _second_order_offsets(coordinates.size + scaling.action_dims)
+            once = lqr_steps_per_plan(coordinates, scaling.action_dims, config.horizon)
+            self._follows_path = left >= once
+            runs = config.horizon * (1 + len(_STEP_LENGTHS))
+            around_start = int(left >= len(self._offsets) + runs)
+            self._steps = min(self._steps, left // once if self._follows_path else around_start)
         num = max(config.horizon * len(self._offsets), len(_STEP_LENGTHS))
         self._simulations = dynamics.simulations(num)
 
@@ -128,9 +133,11 @@ class IterativeLQR:
         """Return the best plan, whether to go on from it, and the env steps simulated."""
         nominal, sim_steps = self._run(start, 1, lambda t, physics, running: plan[t][None])
         length = len(nominal.states) - 1
-        makers = [lambda: self._around_path(nominal.states, plan)]
-        if length < self._horizon:
-            makers.insert(0, lambda: self._around_start(start, plan))
+        makers = []
+        if length < self._horizon or not self._follows_path:
+            makers.append(lambda: self._around_start(start, plan))
+        if self._follows_path:
+            makers.append(lambda: self._around_path(nominal.states, plan))
         before = nominal.returns[0]
         for make in makers:
             react, steps = make()

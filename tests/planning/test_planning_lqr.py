@@ -152,5 +152,8 @@ def test_a_budget_that_samples_use_up_leaves_no_steps_for_it():
     tight = MPPIConfig(**{**vars(config), "budget_steps": config.steps_per_plan})
     once = tight.steps_per_plan + lqr_steps_per_plan(Plain(), 1, HORIZON)
     roomy = MPPIConfig(**{**vars(config), "budget_steps": once})
+    start = MPPIConfig(**{**vars(config), "budget_steps": tight.steps_per_plan + 100})
     assert plan(tight, coordinates=Plain()).sim_steps <= tight.steps_per_plan
+    around_start = plan(start, coordinates=Plain())
+    assert tight.steps_per_plan < around_start.sim_steps <= tight.steps_per_plan + 100
     assert tight.steps_per_plan < plan(roomy, coordinates=Plain()).sim_steps <= once
