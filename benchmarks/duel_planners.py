@@ -155,7 +155,9 @@ def _our_config(task: Task, settings: Settings) -> MPPIConfig:
     # A step of a coarse model would count like a true one, so all planners search on the true one.
     config = MPPIConfig.for_env(task.env).resized(horizon=task.horizon)
     config = replace(config, **{"search_substeps": None, **settings})
-    sampled = task.budget // 2 if config.lqr_steps else task.budget  # the rest is for derivatives
+    sampled = task.budget
+    if config.lqr_steps and task.budget >= 2 * _FEWEST_ROLLOUTS * config.horizon:
+        sampled //= 2  # the rest is for derivatives
     return replace(config.fitted_to(sampled), budget_steps=task.budget)
 
 

@@ -128,8 +128,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 # Whole episodes of fresh seeds are in benchmarks/expert_returns.csv.
 ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # -139.1 in 16 episodes from 20000 on, 15 ms; -143.0 without derivatives, 5 ms. Those -129.7 in
-        # 30 episodes; the defaults -146.7, 40 steps of white noise -148.7.
+        # -139.1 in 16 episodes from 20000 on, 15 ms; -143.0 without derivatives, 5 ms. Those get
+        # -129.7 in 30 episodes; the defaults -146.7, 40 steps of white noise -148.7.
         "Pendulum-v1": {"horizon": 40, "knot_spacing": 10, "lqr_steps": 3},
         # 687 in the first 100 steps of 3 episodes, 16,399 in a whole one. Three iterations of 60
         # samples get 1,211 in 150 steps, 467 without reflexes.
