@@ -16,6 +16,7 @@ __all__ = ["fit_to_budget", "measure_plan"]
 _MOST_ROUNDS = 5
 _CLOSE = 0.9  # of the budget: close enough
 _SHORTER = 0.75  # of the horizon and what is verified, where not even a few samples fit
+_MOST_FOR_LQR = 1.5  # budgets; where derivatives would take more, a shorter horizon is no cure
 _SHORTEST = 4  # control steps
 
 
@@ -24,7 +25,8 @@ def fit_to_budget(
 ) -> MPPIConfig:
     """Choose samples and iterations for a planning time.
 
-    Where not even a few samples fit, the horizon and what is verified beyond it are shortened.
+    Derivatives that would take far more than it are left out. Where not even a few samples fit,
+    the horizon and what is verified beyond it are shortened.
     The speed is measured again with what was chosen, because it depends on the size of the batch.
     Plans that fall early are taken to go on doing so; once they live longer they cost more.
 
@@ -42,6 +44,11 @@ def fit_to_budget(
     if not 0 < budget_ms < np.inf:
         raise ValueError(f"budget_ms must be > 0 and finite, got {budget_ms}")
     chosen, cost = config, measure(config)
+    if config.lqr_steps:
+        without = replace(config, lqr_steps=0)
+        without_cost = measure(without)
+        if cost - without_cost > _MOST_FOR_LQR * budget_ms:
+            chosen, config, cost = without, without, without_cost
     costs = {chosen: cost}
     for _ in range(_MOST_ROUNDS):
         chosen = _fitted(config, budget_ms, 1e3 * chosen.steps_per_plan / cost)

@@ -46,6 +46,16 @@ def test_a_budget_for_fewer_than_a_few_samples_shortens_the_horizon():
     assert measure(fitted) <= 10.0
 
 
+@pytest.mark.parametrize(("budget_ms", "lqr_steps"), [(50.0, 3), (10.0, 0)])
+def test_derivatives_go_where_they_would_take_far_more_than_the_budget(budget_ms, lqr_steps):
+    def measure(config: MPPIConfig) -> float:
+        return 0.005 * config.steps_per_plan + 6.0 * config.lqr_steps
+
+    fitted = fit_to_budget(replace(CONFIG, lqr_steps=3), budget_ms, measure)
+    assert fitted.lqr_steps == lqr_steps
+    assert measure(fitted) <= budget_ms and fitted.horizon == CONFIG.horizon
+
+
 def test_a_small_budget_verifies_less():
     config = MPPIConfig(horizon=50, verify_steps=250)
     measure, _ = machine(0.01)

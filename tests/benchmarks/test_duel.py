@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_a_planner_stays_within_the_budget_and_repeats_itself(pendulum, name):
 
 def test_ours_is_the_agent_as_a_user_gets_it(pendulum):
     config = MPPIConfig.for_env("Pendulum-v1", budget_ms=1000.0, steps_per_second=800)
-    agent = MPPIAgent("Pendulum-v1", config, seed=2)
+    agent = MPPIAgent("Pendulum-v1", replace(config, budget_steps=800), seed=2)
     expected = evaluate_expert(agent, [2], max_steps=20)
     agent.close()
     measured = episode(pendulum, "ours", {}, seed=2, max_steps=20)
