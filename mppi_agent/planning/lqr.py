@@ -20,6 +20,7 @@ __all__ = ["IterativeLQR", "lqr_steps_per_plan"]
 _STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03, 0.0])
 _OFFSET = 1e-3  # of finite differences: physics units (m, rad, m/s, rad/s), half-ranges of controls
 _LEAST_GAIN = 1e-3  # of a step, as a share of the return's magnitude: less, and no more follow
+_MOST_SIMULATIONS = 512  # at once: where each is a copy of the env, more would take long to make
 _LEAST_CURVATURE = 1e-3  # per control, as a share of the rewards' own
 
 _Choose = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -104,7 +105,7 @@ class IterativeLQR:
             runs = config.horizon * (1 + len(_STEP_LENGTHS))
             around_start = int(left >= len(self._offsets) + runs)
             self._steps = min(self._steps, left // once if self._follows_path else around_start)
-        num = max(config.horizon * len(self._offsets), len(_STEP_LENGTHS))
+        num = min(config.horizon * len(self._offsets), _MOST_SIMULATIONS)
         self._simulations = dynamics.simulations(num)
 
     def improve(self, states: Sequence[EnvState], controls: np.ndarray) -> tuple[np.ndarray, int]:
@@ -238,13 +239,18 @@ class IterativeLQR:
             for physics in coordinates.displaced(state.physics, offsets[:, :size])
         ]
         moved = (centre[:, None] + offsets[:, size:]).reshape(-1, controls.shape[1])
-        everyone = np.arange(len(displaced))
-        self._simulations.restore(displaced, everyone)
-        batch = self._simulations.step(self._scaling.to_env(moved), everyone)
-        if batch.diverged.any():
-            return None
-        after = np.stack([state.physics for state in self._simulations.snapshot(everyone)])
-        outcomes = after.reshape(len(states), len(offsets), -1)
+        after, rewards = [], []
+        for first in range(0, len(displaced), self._simulations.num):
+            part = displaced[first : first + self._simulations.num]
+            everyone = np.arange(len(part))
+            self._simulations.restore(part, everyone)
+            actions = self._scaling.to_env(moved[first : first + len(part)])
+            batch = self._simulations.step(actions, everyone)
+            if batch.diverged.any():
+                return None
+            after += [state.physics for state in self._simulations.snapshot(everyone)]
+            rewards.append(batch.rewards)
+        outcomes = np.reshape(after, (len(states), len(offsets), -1))
         ends = np.stack([coordinates.differences(row[1:], row[0]) for row in outcomes])
         up, down = ends[:, :total], ends[:, total : 2 * total]
         slopes = (up - down).swapaxes(1, 2) / (2 * _OFFSET)
@@ -255,7 +261,9 @@ class IterativeLQR:
             ]
         )
         return _Expansion(
-            slopes, drift, *_second_order(batch.rewards.reshape(len(states), -1), total)
+            slopes,
+            drift,
+            *_second_order(np.reshape(np.concatenate(rewards), (len(states), -1)), total),
         )
 
     def _backwards(

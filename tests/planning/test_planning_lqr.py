@@ -157,3 +157,10 @@ def test_a_budget_that_samples_use_up_leaves_no_steps_for_it():
     around_start = plan(start, coordinates=Plain())
     assert tight.steps_per_plan < around_start.sim_steps <= tight.steps_per_plan + 100
     assert tight.steps_per_plan < plan(roomy, coordinates=Plain()).sim_steps <= once
+
+
+def test_derivatives_do_not_depend_on_how_many_simulations_run_at_once(monkeypatch):
+    starts = np.array([[0.3, 0.1]])
+    at_once = improved(double_integrator(), starts)
+    monkeypatch.setattr("mppi_agent.planning.lqr._MOST_SIMULATIONS", 7)
+    assert np.array_equal(improved(double_integrator(), starts), at_once)
