@@ -21,6 +21,7 @@ _STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03, 0.0])
 _OFFSET = 1e-3  # of finite differences: physics units (m, rad, m/s, rad/s), half-ranges of controls
 _LEAST_GAIN = 1e-3  # of a step, as a share of the return's magnitude: less, and no more follow
 _MOST_SIMULATIONS = 512  # at once: where each is a copy of the env, more would take long to make
+_LARGEST = 1e100  # number whose derivatives are taken
 _LEAST_CURVATURE = 1e-3  # per control, as a share of the rewards' own
 
 _Choose = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -117,13 +118,14 @@ class IterativeLQR:
                 come back as they are.
         """
         improved, sim_steps = controls.copy(), 0
-        for state, plan in zip(states, improved, strict=True):
-            for _ in range(self._steps):
-                better, goes_on, steps = self._step(state, plan)
-                plan[...] = better
-                sim_steps += steps
-                if not goes_on:
-                    break
+        with np.errstate(over="ignore", invalid="ignore"):  # what grows too large is not chosen
+            for state, plan in zip(states, improved, strict=True):
+                for _ in range(self._steps):
+                    better, goes_on, steps = self._step(state, plan)
+                    plan[...] = better
+                    sim_steps += steps
+                    if not goes_on:
+                        break
         return improved, sim_steps
 
     def close(self) -> None:
@@ -214,6 +216,7 @@ class IterativeLQR:
         now, path, sim_steps = [start] * num, [start], 0
         for t in range(self._horizon):
             chosen = choose(t, np.stack([state.physics for state in now]), running)
+            chosen = np.nan_to_num(chosen)  # of derivatives that grew beyond all bounds
             controls[running, t] = chosen
             batch = self._simulations.step(self._scaling.to_env(chosen), running)
             sim_steps += len(running)
@@ -251,6 +254,9 @@ class IterativeLQR:
             after += [state.physics for state in self._simulations.snapshot(everyone)]
             rewards.append(batch.rewards)
         outcomes = np.reshape(after, (len(states), len(offsets), -1))
+        paid = np.reshape(np.concatenate(rewards), (len(states), -1))
+        if not ((np.abs(outcomes) < _LARGEST).all() and (np.abs(paid) < _LARGEST).all()):
+            return None
         ends = np.stack([coordinates.differences(row[1:], row[0]) for row in outcomes])
         up, down = ends[:, :total], ends[:, total : 2 * total]
         slopes = (up - down).swapaxes(1, 2) / (2 * _OFFSET)
@@ -260,11 +266,7 @@ class IterativeLQR:
                 for row, state in zip(outcomes, states, strict=True)
             ]
         )
-        return _Expansion(
-            slopes,
-            drift,
-            *_second_order(np.reshape(np.concatenate(rewards), (len(states), -1)), total),
-        )
+        return _Expansion(slopes, drift, *_second_order(paid, total))
 
     def _backwards(
         self, expansion: _Expansion, weights: np.ndarray, plan: np.ndarray | None = None
@@ -294,7 +296,10 @@ class IterativeLQR:
             q_x, q_u = q[:size], q[size:]
             q_xx, q_xu = hessian[:size, :size], hessian[:size, size:]
             q_uu = hessian[size:, size:] - floor
-            solved = -np.linalg.solve(q_uu, np.column_stack([q_u, q_xu.T]))
+            try:
+                solved = -np.linalg.solve(q_uu, np.column_stack([q_u, q_xu.T]))
+            except np.linalg.LinAlgError:  # singular by rounding: what follows cannot be told
+                break
             change, gain = solved[:, 0], solved[:, 1:]
             if plan is not None:
                 is_free = np.abs(plan[t] + change) < 1.0

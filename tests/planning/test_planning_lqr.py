@@ -164,3 +164,23 @@ def test_derivatives_do_not_depend_on_how_many_simulations_run_at_once(monkeypat
     at_once = improved(double_integrator(), starts)
     monkeypatch.setattr("mppi_agent.planning.lqr._MOST_SIMULATIONS", 7)
     assert np.array_equal(improved(double_integrator(), starts), at_once)
+
+
+@pytest.mark.filterwarnings("error")
+def test_derivatives_beyond_all_bounds_do_no_harm():
+    problem = double_integrator()
+    problem.a *= 1e40
+    controls = improved(problem, np.array([[0.3, 0.1]]), steps=2)
+    assert np.isfinite(controls).all() and np.abs(controls).max() <= 1.0
+
+
+def test_actuators_that_do_the_same_are_no_trouble():
+    problem, starts = double_integrator(), np.array([[0.3, 0.0]])
+    problem.b = np.repeat(problem.b, 2, axis=1)
+    problem.r = np.zeros((2, 2))
+    scaling = BoxScaling(-np.ones(2), np.ones(2))
+    config = MPPIConfig(horizon=HORIZON, discount=1.0, lqr_steps=2)
+    lqr = IterativeLQR(config, Simulated(problem), scaling, Plain())
+    nothing = np.zeros((1, HORIZON, 2))
+    controls, _ = lqr.improve(make_states(starts), nothing)
+    assert returns(problem, starts, controls)[0] > returns(problem, starts, nothing)[0]
