@@ -78,8 +78,8 @@ class MPPIAgent:
     Raises:
         ValueError: If the env cannot be cloned, or its action space is neither a bounded Box nor
             Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy; or
-            proposals or reflexes are wanted where a policy leads; or derivatives are where it does,
-            or where the env has none.
+            proposals, reflexes or derivatives are wanted where a policy leads; or derivatives where
+            the env has none.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from mppi_agent.planning.actions import (
 )
 from mppi_agent.planning.config import MPPIConfig, Role
 from mppi_agent.planning.feedback import Feedback, Following, Reflexes
-from mppi_agent.planning.lqr import IterativeLQR, lqr_steps_per_plan
+from mppi_agent.planning.lqr import IterativeLQR
 from mppi_agent.planning.mppi import MPPI
 from mppi_agent.planning.noise import (
     KnotBasis,
@@ -75,7 +75,6 @@ __all__ = [
     "effective_sample_size",
     "linear_basis",
     "load_preset",
-    "lqr_steps_per_plan",
     "noise_matrix",
     "preset_line",
     "sample_noise",

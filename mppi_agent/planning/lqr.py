@@ -15,7 +15,7 @@ from mppi_agent.interfaces import Coordinates, Dynamics, EnvState
 from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 
-__all__ = ["IterativeLQR", "lqr_steps_per_plan"]
+__all__ = ["IterativeLQR", "most_env_steps"]
 
 _STEP_LENGTHS = np.array([1.0, 0.6, 0.3, 0.1, 0.03, 0.0])
 _OFFSET = 1e-3  # of finite differences: physics units (m, rad, m/s, rad/s), half-ranges of controls
@@ -48,13 +48,13 @@ class _Expansion:
 
     Attributes:
         slopes: Of the coordinates after each step, shape (L, n, N).
-        drift: Coordinates after each step, offset from before it, shape (L, n).
+        reached: Physics after each step, shape (L, p).
         gradient: Of its reward, shape (L, N).
         curvature: Of its reward, negative semidefinite, shape (L, N, N).
     """
 
     slopes: np.ndarray
-    drift: np.ndarray
+    reached: np.ndarray
     gradient: np.ndarray
     curvature: np.ndarray
 
@@ -101,7 +101,7 @@ class IterativeLQR:
         self._offsets = _second_order_offsets(coordinates.size + scaling.action_dims)
         if config.budget_steps is not None:
             left = config.budget_steps - replace(config, budget_steps=None).steps_per_plan
-            once = lqr_steps_per_plan(coordinates, scaling.action_dims, config.horizon)
+            once = most_env_steps(coordinates, scaling.action_dims, config.horizon)
             self._follows_path = left >= once
             runs = config.horizon * (1 + len(_STEP_LENGTHS))
             around_start = int(left >= len(self._offsets) + runs)
@@ -169,7 +169,7 @@ class IterativeLQR:
         # itself has no slope.
         weights = np.ones(length)
         weights[-1] += self._horizon - length
-        changes, gains = self._backwards(expansion, weights, plan)
+        changes, gains = self._backwards(expansion, weights, plan=plan)
         path = [state.physics for state in states]
 
         def react(t: int, physics: np.ndarray, running: np.ndarray) -> np.ndarray:
@@ -191,7 +191,8 @@ class IterativeLQR:
         always = _Expansion(
             *(np.repeat(part, self._horizon, axis=0) for part in vars(here).values())
         )
-        changes, gains = self._backwards(always, np.ones(self._horizon))
+        drift = self._coordinates.differences(here.reached, start.physics)[0]
+        changes, gains = self._backwards(always, np.ones(self._horizon), drift=drift)
 
         def react(t: int, physics: np.ndarray, running: np.ndarray) -> np.ndarray:
             strayed = self._coordinates.differences(physics, start.physics)
@@ -260,24 +261,24 @@ class IterativeLQR:
         ends = np.stack([coordinates.differences(row[1:], row[0]) for row in outcomes])
         up, down = ends[:, :total], ends[:, total : 2 * total]
         slopes = (up - down).swapaxes(1, 2) / (2 * _OFFSET)
-        drift = np.concatenate(
-            [
-                coordinates.differences(row[:1], state.physics)
-                for row, state in zip(outcomes, states, strict=True)
-            ]
-        )
-        return _Expansion(slopes, drift, *_second_order(paid, total))
+        return _Expansion(slopes, outcomes[:, 0], *_second_order(paid, total))
 
     def _backwards(
-        self, expansion: _Expansion, weights: np.ndarray, plan: np.ndarray | None = None
+        self,
+        expansion: _Expansion,
+        weights: np.ndarray,
+        *,
+        plan: np.ndarray | None = None,
+        drift: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what to change, shape (L, nu), and gains on what strays, shape (L, nu, n).
 
         Args:
             expansion: Along L steps.
             weights: Of their rewards, shape (L,).
-            plan: Whose path the expansion is along: there nothing drifts, and what is changed keeps
-                to the bounds. None: it is around one place, from which things drift.
+            plan: Whose controls, changed, keep to their bounds; None: they are clipped when done.
+            drift: Where a step leads from what the expansion is around, shape (n,); None: to what
+                the next one is around.
         """
         length, size, total = expansion.slopes.shape
         changes = np.zeros((length, total - size))
@@ -288,8 +289,8 @@ class IterativeLQR:
         slope, curvature = np.zeros(size), np.zeros((size, size))  # of the value
         for t in range(length - 1, -1, -1):
             map_ = expansion.slopes[t]
-            if plan is None:
-                slope = slope + curvature @ expansion.drift[t]
+            if drift is not None:
+                slope = slope + curvature @ drift
             q = weights[t] * expansion.gradient[t] + self._discount * map_.T @ slope
             hessian = weights[t] * expansion.curvature[t]
             hessian += self._discount * map_.T @ curvature @ map_
@@ -312,7 +313,7 @@ class IterativeLQR:
         return changes, gains
 
 
-def lqr_steps_per_plan(coordinates: Coordinates, action_dims: int, horizon: int) -> int:
+def most_env_steps(coordinates: Coordinates, action_dims: int, horizon: int) -> int:
     """Return the most env steps that improving a plan once simulates."""
     displaced = len(_second_order_offsets(coordinates.size + action_dims))
     return horizon * (1 + displaced + 2 * len(_STEP_LENGTHS))
@@ -327,12 +328,7 @@ def _second_order_offsets(total: int) -> np.ndarray:
 
 def _second_order(rewards: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
     """Return gradients (L, N) and curvature (L, N, N) of rewards (L, M) at the offsets."""
-    here, up, down = (
-        rewards[:, :1],
-        rewards[:, 1 : 1 + total],
-        rewards[:, 1 + total : 1 + 2 * total],
-    )
-    pairs = rewards[:, 1 + 2 * total :]
+    here, up, down, pairs = np.split(rewards, [1, 1 + total, 1 + 2 * total], axis=1)
     curvature = np.zeros((len(rewards), total, total))
     first, second = np.tril_indices(total, -1)
     mixed = (pairs - up[:, first] - up[:, second] + here) / _OFFSET**2

@@ -169,9 +169,9 @@ class MPPI:
             that shrinks by iteration as in Xue et al. 2024, "DIAL-MPC".
         """
         proposals = self._validated(nominals, gains, len(states))
-        lqr_steps = 0
+        proposal_steps = 0
         if self._lqr is not None:
-            improved, lqr_steps = self._lqr.improve(states, proposals[:, 0])
+            improved, proposal_steps = self._lqr.improve(states, proposals[:, 0])
             proposals = np.concatenate([proposals, improved[:, None]], axis=1)
         evaluate = partial(
             self._evaluate,
@@ -180,7 +180,7 @@ class MPPI:
             previous_controls=previous_controls,
             score=self._objective.scoring(),
         )
-        found = self._iterate(proposals, evaluate, rng, lqr_steps)
+        found = self._iterate(proposals, evaluate, rng, proposal_steps)
         # The policy's plan and the last one, say: a search on another model may lose sight of them.
         kept = [found.means[0].first(2), Samples.join(found.means).best(1)]
         if np.array_equal(kept[0].parameters, kept[1].parameters):

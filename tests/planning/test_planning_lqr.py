@@ -4,27 +4,18 @@ import numpy as np
 import pytest
 from linear_quadratic import Simulated, double_integrator, make_states
 
-from mppi_agent.planning import MPPI, BoxScaling, IterativeLQR, MPPIConfig, lqr_steps_per_plan
+from mppi_agent.dynamics.coordinates import VectorCoordinates
+from mppi_agent.planning import MPPI, BoxScaling, IterativeLQR, MPPIConfig
+from mppi_agent.planning.lqr import most_env_steps
 
 UNIT = BoxScaling(-np.ones(1), np.ones(1))
+PLAIN = VectorCoordinates(2)
 HORIZON = 10
-
-
-class Plain:
-    """Every number is a coordinate."""
-
-    size = 2
-
-    def displaced(self, origin, offsets):
-        return origin + offsets
-
-    def differences(self, physics, origin):
-        return physics - origin
 
 
 def make_lqr(problem, steps=1, discount=1.0):
     config = MPPIConfig(horizon=HORIZON, discount=discount, lqr_steps=steps)
-    return IterativeLQR(config, Simulated(problem), UNIT, Plain())
+    return IterativeLQR(config, Simulated(problem), UNIT, PLAIN)
 
 
 def improved(problem, starts, controls=None, **settings):
@@ -118,9 +109,9 @@ def test_env_steps_are_counted_and_bounded():
         return simulations
 
     simulated.simulations = counting
-    lqr = IterativeLQR(MPPIConfig(horizon=HORIZON, lqr_steps=1), simulated, UNIT, Plain())
+    lqr = IterativeLQR(MPPIConfig(horizon=HORIZON, lqr_steps=1), simulated, UNIT, PLAIN)
     _, sim_steps = lqr.improve(make_states([[0.3, 0.0]]), np.zeros((1, HORIZON, 1)))
-    assert sim_steps == sum(stepped) <= lqr_steps_per_plan(Plain(), 1, HORIZON)
+    assert sim_steps == sum(stepped) <= most_env_steps(PLAIN, 1, HORIZON)
 
 
 def plan(config, **parts):
@@ -133,13 +124,13 @@ def plan(config, **parts):
 def test_the_planner_takes_it_among_its_proposals():
     settings = {"horizon": HORIZON, "num_samples": 8, "discount": 1.0}
     sampled = plan(MPPIConfig(**settings))
-    helped = plan(MPPIConfig(**settings, lqr_steps=1), coordinates=Plain())
+    helped = plan(MPPIConfig(**settings, lqr_steps=1), coordinates=PLAIN)
     _, best = double_integrator().optimum(np.array([0.3, 0.0]), HORIZON)
     assert helped.best_returns[0] == pytest.approx(best, abs=1e-5)
     assert sampled.best_returns[0] < best - 1e-3
     assert helped.nominal_returns == sampled.nominal_returns  # still that of the given nominal
     extra = helped.sim_steps - sampled.sim_steps
-    assert 0 < extra <= lqr_steps_per_plan(Plain(), 1, HORIZON)
+    assert 0 < extra <= most_env_steps(PLAIN, 1, HORIZON)
 
 
 def test_a_planner_without_coordinates_says_what_is_missing():
@@ -150,13 +141,13 @@ def test_a_planner_without_coordinates_says_what_is_missing():
 def test_a_budget_that_samples_use_up_leaves_no_steps_for_it():
     config = MPPIConfig(horizon=HORIZON, num_samples=8, iterations=1, lqr_steps=3)
     tight = MPPIConfig(**{**vars(config), "budget_steps": config.steps_per_plan})
-    once = tight.steps_per_plan + lqr_steps_per_plan(Plain(), 1, HORIZON)
+    once = tight.steps_per_plan + most_env_steps(PLAIN, 1, HORIZON)
     roomy = MPPIConfig(**{**vars(config), "budget_steps": once})
     start = MPPIConfig(**{**vars(config), "budget_steps": tight.steps_per_plan + 100})
-    assert plan(tight, coordinates=Plain()).sim_steps <= tight.steps_per_plan
-    around_start = plan(start, coordinates=Plain())
+    assert plan(tight, coordinates=PLAIN).sim_steps <= tight.steps_per_plan
+    around_start = plan(start, coordinates=PLAIN)
     assert tight.steps_per_plan < around_start.sim_steps <= tight.steps_per_plan + 100
-    assert tight.steps_per_plan < plan(roomy, coordinates=Plain()).sim_steps <= once
+    assert tight.steps_per_plan < plan(roomy, coordinates=PLAIN).sim_steps <= once
 
 
 def test_derivatives_do_not_depend_on_how_many_simulations_run_at_once(monkeypatch):
@@ -180,7 +171,7 @@ def test_actuators_that_do_the_same_are_no_trouble():
     problem.r = np.zeros((2, 2))
     scaling = BoxScaling(-np.ones(2), np.ones(2))
     config = MPPIConfig(horizon=HORIZON, discount=1.0, lqr_steps=2)
-    lqr = IterativeLQR(config, Simulated(problem), scaling, Plain())
+    lqr = IterativeLQR(config, Simulated(problem), scaling, PLAIN)
     nothing = np.zeros((1, HORIZON, 2))
     controls, _ = lqr.improve(make_states(starts), nothing)
     assert returns(problem, starts, controls)[0] > returns(problem, starts, nothing)[0]
