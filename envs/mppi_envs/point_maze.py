@@ -1,4 +1,4 @@
-"""Drive a point through an S-shaped maze; only reaching the goal is paid."""
+"""Drive a point through a winding maze; only reaching the goal is paid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 __all__ = ["PointMazeEnv", "PointMazeTask"]
 
 GOAL_RADIUS = 0.15  # metres
-START_AREA = ((-0.85, -0.85), (0.85, -0.55))  # metres; the lowest of three corridors
-GOAL_AREA = ((-0.8, 0.6), (0.8, 0.8))  # metres; the highest one
+START_AREA = ((-0.85, -1.5), (0.85, -1.2))  # metres; the lowest of five corridors
+GOAL_AREA = ((-0.8, 1.25), (0.8, 1.45))  # metres; the highest one
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PointMazeTask(Task):
 
 
 class PointMazeEnv(TaskEnv):
-    """Drive a point mass through three corridors, seen from above.
+    """Drive a point mass through five corridors, seen from above.
 
     Action, shape (2,):
 
@@ -65,7 +65,7 @@ class PointMazeEnv(TaskEnv):
     asset = "point_maze.xml"
     substeps = 2
     metadata = render_metadata(20)
-    camera = Camera(distance=3.3, elevation=-75.0)
+    camera = Camera(distance=4.9, elevation=-75.0)
 
     def _make_task(self) -> PointMazeTask:
         return PointMazeTask()

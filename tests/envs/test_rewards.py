@@ -78,7 +78,7 @@ def test_a_ball_is_paid_in_the_cup(ball, is_in):
 
 @pytest.mark.parametrize(("x", "is_there"), [(0.14, True), (0.16, False)])
 def test_a_maze_pays_and_ends_at_the_goal(x, is_there):
-    assert judged(PointMazeEnv(), (x, 0.7), goal=(0, 0.7)) == (is_there, is_there, is_there)
+    assert judged(PointMazeEnv(), (x, 1.35), goal=(0, 1.35)) == (is_there, is_there, is_there)
 
 
 def test_reaching_is_paid_by_distance_and_at_the_goal():
