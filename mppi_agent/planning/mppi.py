@@ -16,15 +16,11 @@ from mppi_agent.planning.actions import ActionScaling
 from mppi_agent.planning.config import MPPIConfig
 from mppi_agent.planning.feedback import Feedback, OpenLoop, Reacting, Roll
 from mppi_agent.planning.lqr import IterativeLQR
-from mppi_agent.planning.noise import noise_matrix, sample_noise, with_gain_noise
 from mppi_agent.planning.objective import Objective, Scoring, Trajectories
 from mppi_agent.planning.returns import LeafValue, discounted_returns, leaf_values
+from mppi_agent.planning.sampler import Sampler
 from mppi_agent.planning.samples import Samples
-from mppi_agent.planning.weights import (
-    effective_sample_size,
-    softmax_weights,
-    temperature_for_ess,
-)
+from mppi_agent.planning.weights import effective_sample_size, weigh
 
 __all__ = ["MPPI"]
 
@@ -112,17 +108,7 @@ class MPPI:
                 )
             self._lqr = IterativeLQR(config, search or dynamics, scaling, coordinates)
         self._objective = objective or Objective()
-        self._noise_matrix = noise_matrix(
-            config.horizon,
-            config.knot_spacing,
-            config.noise_correlation,
-            config.knot_interpolation,
-            fade=config.noise_fade,
-        )
-        if self._num_gains:
-            self._noise_matrix = with_gain_noise(
-                self._noise_matrix, self._num_gains, config.reflex_std / config.noise_std
-            )
+        self._sampler = Sampler(config, scaling, self._num_gains, snaps=feedback is None)
 
     def plan(
         self,
@@ -181,38 +167,18 @@ class MPPI:
             score=self._objective.scoring(),
         )
         found = self._iterate(proposals, evaluate, rng, proposal_steps)
-        # The policy's plan and the last one, say: a search on another model may lose sight of them.
-        kept = [found.means[0].first(2), Samples.join(found.means).best(1)]
-        if np.array_equal(kept[0].parameters, kept[1].parameters):
-            del kept[1]
-        searched = best_sample = Samples.join(found.bests).best(1)
-        if self._search is self._true and not self.config.verify_steps:
-            measured, steps = evaluate(self._true, found.mean[:, None])
-            final = measured
-        else:
-            before = [samples.parameters for samples in kept]
-            candidates = [*before, found.mean[:, None], best_sample.parameters]
-            followed = self._followed_by_policy(np.concatenate(candidates, axis=1))
-            measured, steps = evaluate(self._true, followed)
-            *split, final, best_sample = measured.shortened(self.config.horizon).split()
-            kept = [Samples.join(split)]
-        # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
-        means = Samples.join([final, *kept])
-        # What was verified earned for longer than the samples did, and would not compare with them.
-        leader = searched if self.config.verify_steps else best_sample
-        lead = leader.returns[:, 0] - found.pool.median_return()
-        chosen = self._choose(means.best(1), best_sample, lead)
+        chosen, nominal_returns, diverged, steps = self._choose(found, evaluate)
         return Plan(
             controls=chosen.controls[:, 0],
             feedforward=chosen.parameters[:, 0, : self.config.horizon],
             gains=chosen.parameters[:, 0, self.config.horizon :],
             best_returns=chosen.returns[:, 0],
-            nominal_returns=kept[0].returns[:, 0],
+            nominal_returns=nominal_returns,
             returns=found.pool.returns,
             weights=found.weights,
             ess=effective_sample_size(found.weights),
             temperature=found.temperature,
-            diverged=found.diverged + measured.diverged,
+            diverged=found.diverged + diverged,
             sim_steps=found.sim_steps + steps,
             samples=found.pool.controls,
             scores=found.pool.scores,
@@ -251,7 +217,7 @@ class MPPI:
         while self._goes_on(iteration, sim_steps / len(mean), steps / len(mean)):
             num_new = self.config.num_samples - elites.count
             with_mean = iteration > 0 or not elites.count  # the best proposal is measured
-            parameters = self._sample(mean, num_new, iteration, rng, with_mean=with_mean)
+            parameters = self._sampler.draw(mean, num_new, iteration, rng, with_mean=with_mean)
             evaluated, steps = evaluate(self._search, parameters)
             sim_steps += steps
             diverged += evaluated.diverged
@@ -259,7 +225,12 @@ class MPPI:
 
             # The simulator is deterministic, so the elites' returns still hold.
             pool = Samples.join([evaluated, elites])
-            temperature, weights = self._weigh(pool.standing(), iteration)
+            temperature, weights = weigh(
+                pool.standing(),
+                self.config.temperature_at(iteration),
+                self.config.ess_fraction,
+                self.config.temperature_floor,
+            )
             mean = pool.weighted_mean(weights)
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
@@ -318,34 +289,6 @@ class MPPI:
             parameters[:, 0, horizon:] = gains
         return parameters
 
-    def _sample(
-        self,
-        mean: np.ndarray,
-        num_new: int,
-        iteration: int,
-        rng: np.random.Generator,
-        *,
-        with_mean: bool,
-    ) -> np.ndarray:
-        """Return noisy copies of the mean, itself first if asked for, (S, num_new, H + d, nu)."""
-        config = self.config
-        num_noisy = num_new - with_mean
-        noise = sample_noise(
-            self._noise_matrix,
-            (mean.shape[0], num_noisy, mean.shape[2]),
-            rng,
-            antithetic=config.antithetic,
-            tail_scale=config.tail_scale,
-        )
-        noise *= config.noise_std * config.noise_decay**iteration
-        noise += mean[:, None]
-        planned = noise[:, :, : config.horizon]
-        if self._feedback is None:
-            planned[...] = self._scaling.snap(planned)
-        else:  # only a part of what will be done
-            np.clip(planned, -1.0, 1.0, out=planned)
-        return np.concatenate([mean[:, None], noise], axis=1) if with_mean else noise
-
     def _evaluate(
         self,
         roll: Roll,
@@ -378,21 +321,6 @@ class MPPI:
         samples = Samples(parameters, controls, returns, *score(trajectories))
         return samples, rollout.sim_steps
 
-    def _weigh(self, returns: np.ndarray, iteration: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the temperature (S,) and the weights (S, K) of what samples are ranked by."""
-        # Where all samples diverged, all weight goes to sample 0, so that the mean stays.
-        hopeless = np.isneginf(returns).all(axis=1)
-        returns = returns.copy()
-        returns[hopeless, 0] = 0.0
-        fixed = self.config.temperature_at(iteration)
-        if fixed is None:
-            temperature = temperature_for_ess(
-                returns, self.config.ess_fraction, self.config.temperature_floor
-            )
-        else:
-            temperature = np.full(len(returns), float(fixed))
-        return temperature, softmax_weights(returns, temperature)
-
     def _followed_by_policy(self, parameters: np.ndarray) -> np.ndarray:
         """Append what is verified beyond the plan: no deviations, so that the policy goes on."""
         if not self.config.verify_steps:
@@ -401,17 +329,49 @@ class MPPI:
         rest = np.zeros((num_states, num_samples, self.config.verify_steps, action_dims))
         return np.concatenate([parameters, rest], axis=2)
 
-    def _choose(self, mean: Samples, sample: Samples, lead: np.ndarray) -> Samples:
-        """Return the best mean or the best sample of each state, K = 1.
+    def _choose(
+        self, found: _Found, evaluate: _Evaluate
+    ) -> tuple[Samples, np.ndarray, np.ndarray, int]:
+        """Measure the last mean, beside what else may be the plan where that is not known yet.
 
-        Means and proposals are deliberate; a noisy sample must beat them by more than the slack,
-        a share of by how much it leads the median, shape (S,). That is in returns: prices of terms,
-        as for an end of the episode, would make the slack huge.
+        Returns:
+            The best plan of each state, K = 1; the nominal's returns, shape (S,); how many of what
+            was measured here diverged, shape (S,); the env steps it took.
         """
+        # The policy's plan and the last one, say: a search on another model may lose sight of them.
+        kept = [found.means[0].first(2), Samples.join(found.means).best(1)]
+        if np.array_equal(kept[0].parameters, kept[1].parameters):
+            del kept[1]
+        searched = best_sample = Samples.join(found.bests).best(1)
+        if self._search is self._true and not self.config.verify_steps:
+            measured, steps = evaluate(self._true, found.mean[:, None])
+            final = measured
+        else:
+            before = [samples.parameters for samples in kept]
+            candidates = [*before, found.mean[:, None], best_sample.parameters]
+            followed = self._followed_by_policy(np.concatenate(candidates, axis=1))
+            measured, steps = evaluate(self._true, followed)
+            *split, final, best_sample = measured.shortened(self.config.horizon).split()
+            kept = [Samples.join(split)]
+        # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
+        means = Samples.join([final, *kept])
+        # What was verified earned for longer than the samples did, and would not compare with them.
+        leader = searched if self.config.verify_steps else best_sample
+        lead = leader.returns[:, 0] - found.pool.median_return()
         slack = self.config.mean_preference * np.maximum(lead, 0.0)
-        is_mean = np.where(
-            mean.violations == sample.violations,
-            mean.scores >= sample.scores - slack[:, None],
-            mean.violations < sample.violations,
-        )[:, 0]
-        return Samples.join([mean, sample]).pick(np.where(is_mean, 0, 1)[:, None])
+        chosen = _mean_or_sample(means.best(1), best_sample, slack)
+        return chosen, kept[0].returns[:, 0], measured.diverged, steps
+
+
+def _mean_or_sample(mean: Samples, sample: Samples, slack: np.ndarray) -> Samples:
+    """Return the best mean or the best sample of each state, K = 1.
+
+    Means and proposals are deliberate; a noisy sample must beat them by more than the slack, shape
+    (S,). That is in returns: prices of terms, as for an end of the episode, would make it huge.
+    """
+    is_mean = np.where(
+        mean.violations == sample.violations,
+        mean.scores >= sample.scores - slack[:, None],
+        mean.violations < sample.violations,
+    )[:, 0]
+    return Samples.join([mean, sample]).pick(np.where(is_mean, 0, 1)[:, None])

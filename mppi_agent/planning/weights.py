@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["effective_sample_size", "softmax_weights", "temperature_for_ess"]
+__all__ = ["effective_sample_size", "softmax_weights", "temperature_for_ess", "weigh"]
 
 # The bracket spans about 8 units of log temperature: cut in 16 four times, relative error < 1e-3.
 _SECTIONS = 16
 _ROUNDS = 4
 _SMALLEST_TEMPERATURE = 1e-12  # reward units; reached only when the best returns tie at 0
+
+
+def weigh(
+    returns: np.ndarray, temperature: float | None, ess_fraction: float, floor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weigh sampled plans at a given temperature, or at the one that an effective size wants.
+
+    Args:
+        returns: Of each sample, shape (S, K), reward units; -inf marks a diverged rollout. Where
+            all of a state's are, sample 0 gets all weight.
+        temperature: For all states, > 0; None: of each by `temperature_for_ess`.
+        ess_fraction: As there.
+        floor: As there.
+
+    Returns:
+        The temperature, shape (S,), and the weights, shape (S, K), each row summing to 1.
+    """
+    hopeless = np.isneginf(returns).all(axis=1)
+    returns = returns.copy()
+    returns[hopeless, 0] = 0.0
+    if temperature is None:
+        temperatures = temperature_for_ess(returns, ess_fraction, floor)
+    else:
+        temperatures = np.full(len(returns), float(temperature))
+    return temperatures, softmax_weights(returns, temperatures)
 
 
 def softmax_weights(returns: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mppi_agent.planning import effective_sample_size, softmax_weights, temperature_for_ess
+from mppi_agent.planning.weights import weigh
 
 
 def test_weights_match_hand_computed_values():
@@ -102,3 +103,21 @@ def test_a_hopeless_row_leaves_the_others_unchanged():
     together = temperature_for_ess(np.vstack([returns, np.full((1, 16), -np.inf)]), 0.2, 1e-4)
     assert (together > 0).all()
     np.testing.assert_array_equal(together[:2], temperature_for_ess(returns, 0.2, 1e-4))
+
+
+def test_a_given_temperature_is_used_and_none_is_found():
+    returns = np.array([[0.0, 1.0, 4.0], [3.0, -np.inf, 3.5]])
+    temperature, weights = weigh(returns, 2.0, ess_fraction=0.5, floor=0.0)
+    np.testing.assert_array_equal(temperature, [2.0, 2.0])
+    np.testing.assert_array_equal(weights, softmax_weights(returns, 2.0))
+    temperature, weights = weigh(returns, None, ess_fraction=0.5, floor=0.0)
+    np.testing.assert_array_equal(temperature, temperature_for_ess(returns, 0.5, 0.0))
+    np.testing.assert_allclose(effective_sample_size(weights), [1.5, 1.0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0])
+def test_where_all_diverged_the_first_sample_has_all_weight(temperature):
+    returns = np.array([[-np.inf, -np.inf], [0.0, 0.0]])
+    _, weights = weigh(returns, temperature, ess_fraction=0.5, floor=1e-4)
+    np.testing.assert_array_equal(weights, [[1.0, 0.0], [0.5, 0.5]])
+    assert np.isneginf(returns[0]).all()  # what was given stays as it was
