@@ -11,8 +11,8 @@ from mppi_envs.base import Camera, Fields, Task, TaskEnv, render_metadata
 __all__ = ["PointMazeEnv", "PointMazeTask"]
 
 GOAL_RADIUS = 0.15  # metres
-START_AREA = ((-0.85, -1.5), (0.85, -1.2))  # metres; the lowest of five corridors
-GOAL_AREA = ((-0.8, 1.25), (0.8, 1.45))  # metres; the highest one
+START_AREA = ((-1.25, -1.5), (1.25, -1.2))  # metres; the lowest of five corridors
+GOAL_AREA = ((-1.2, 1.25), (1.2, 1.45))  # metres; the highest one
 
 
 @dataclass(frozen=True)
