@@ -194,8 +194,9 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "lost_future": 2.0,
             "search_substeps": 1,
         },
-        # 4,378 and 4,151 in whole episodes with 64 samples, about 110 ms. With noise of 0.5 4,053,
-        # 3,946, 4,260 and 4,054; in one iteration of 96 3,184, 3,585, 2,952 and 3,415, 49 ms.
+        # 4,378 and 4,151 in whole episodes with 64 samples, 131 ms; with 56 111 ms on fresh seeds.
+        # With noise of 0.5 4,053, 3,946, 4,260 and 4,054; in one iteration of 96 3,184, 3,585,
+        # 2,952 and 3,415, 49 ms.
         "Walker2d-v5": {
             "num_samples": 56,
             "horizon": 100,
