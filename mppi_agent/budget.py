@@ -25,13 +25,14 @@ def fit_to_budget(
 ) -> MPPIConfig:
     """Choose samples and iterations for a planning time.
 
+    More time than the settings take goes into samples and iterations alike.
     Derivatives that would take far more than it are left out. Where not even a few samples fit,
     the horizon and what is verified beyond it are shortened.
     The speed is measured again with what was chosen, because it depends on the size of the batch.
     Plans that fall early are taken to go on doing so; once they live longer they cost more.
 
     Args:
-        config: What to plan with if there were time; not more iterations or steps than it has.
+        config: What to plan with; its horizon and what is verified beyond it are the most.
         budget_ms: Wall-clock per plan, ms, > 0.
         measure: Says what one plan costs with given settings, ms of wall-clock.
 

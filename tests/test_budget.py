@@ -75,7 +75,7 @@ def test_settings_within_the_budget_are_only_enlarged():
     # Most of the time goes into steps that all samples take together, as where plans fall early.
     measure, _ = machine(ms_per_step=0.001, overhead_ms=70.0)
     fitted = fit_to_budget(CONFIG, 100.0, measure)
-    assert fitted.horizon == CONFIG.horizon and fitted.iterations == CONFIG.iterations
+    assert fitted.horizon == CONFIG.horizon and fitted.iterations >= CONFIG.iterations
     assert fitted.num_samples >= CONFIG.num_samples
 
 

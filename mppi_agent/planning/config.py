@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -213,22 +214,32 @@ class MPPIConfig:
             raise ValueError(f"budget_ms={budget_ms} is too small: {error}") from None
 
     def fitted_to(self, num_steps: int) -> MPPIConfig:
-        """Choose the number of samples, then of iterations, that a budget of env steps allows.
+        """Choose the samples and iterations that a budget of env steps allows.
+
+        Less than these settings take means fewer samples, and fewer iterations where samples would
+        be too few. More means more of both, each by the square root, and noise that falls as far as
+        before over the whole call: docs/experiments.md, "What to spend more time on".
 
         Args:
             num_steps: Most env steps that a plan from one state may simulate.
 
         Returns:
-            A copy with other `num_samples`, and fewer `iterations` and `elites` if it must be.
+            A copy with other `num_samples`, `iterations`, `noise_decay` or `elites`. A schedule of
+            temperatures keeps its number of iterations.
 
         Raises:
             ValueError: If the budget allows fewer than 8 samples in one iteration.
         """
         rollouts = (num_steps - self.final_steps) // self.horizon
-        for iterations in range(self.iterations, 1, -1):
+        growth = 1.0 if callable(self.temperature) else num_steps / self.steps_per_plan
+        most_iterations = round(self.iterations * math.sqrt(max(growth, 1.0)))
+        for iterations in range(most_iterations, 1, -1):
             num_samples = (rollouts + (iterations - 1) * self.elites) // iterations
             if num_samples >= max(_FEWEST_PER_ITERATION, 2 * self.elites):
-                return replace(self, num_samples=num_samples, iterations=iterations)
+                decay = self.noise_decay ** min(1.0, self.iterations / iterations)
+                return replace(
+                    self, num_samples=num_samples, iterations=iterations, noise_decay=decay
+                )
         if rollouts >= _FEWEST_FITTED_SAMPLES:
             return replace(self.resized(num_samples=rollouts), iterations=1)
         raise ValueError(

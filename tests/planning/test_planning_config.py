@@ -1,5 +1,6 @@
 """Settings: validation, presets and budgets."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -152,7 +153,7 @@ def test_a_fitted_config_uses_the_budget_and_stays_within(num_steps, elites):
 @pytest.mark.parametrize("horizon", [5, 20, 33])
 def test_a_budget_buys_the_most_samples_that_fit(horizon, iterations):
     fitted = MPPIConfig(horizon=horizon, iterations=iterations).fitted_to(2000)
-    assert fitted.steps_per_plan <= 2000 < fitted.steps_per_plan + iterations * horizon
+    assert fitted.steps_per_plan <= 2000 < fitted.steps_per_plan + fitted.iterations * horizon
 
 
 def test_a_small_budget_pays_for_fewer_iterations_of_enough_samples():
@@ -163,11 +164,35 @@ def test_a_small_budget_pays_for_fewer_iterations_of_enough_samples():
     assert (large.iterations, large.num_samples) == (4, 27)
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+@pytest.mark.parametrize("growth", [4, 9])
+def test_a_large_budget_pays_for_more_iterations_too(iterations, growth):
+    config = MPPIConfig(iterations=iterations, noise_decay=0.6)
+    fitted = config.fitted_to(growth * config.steps_per_plan)
+    root = math.sqrt(growth)
+    assert fitted.iterations == root * iterations
+    assert fitted.num_samples == pytest.approx(root * config.num_samples, rel=0.05)
+    fall = fitted.noise_decay**fitted.iterations
+    assert fall == pytest.approx(0.6**iterations)  # over the whole call, as before
+
+
+def test_a_budget_of_what_a_config_takes_anyway_changes_nothing():
+    config = MPPIConfig(iterations=4, horizon=10, noise_decay=0.7)
+    assert config.fitted_to(config.steps_per_plan) == config
+
+
+def test_a_schedule_of_temperatures_keeps_its_iterations():
+    config = MPPIConfig(iterations=3, temperature=[1.0, 0.5, 0.2].__getitem__)
+    fitted = config.fitted_to(100 * config.steps_per_plan)
+    assert fitted.iterations == 3 and fitted.num_samples > 90 * config.num_samples
+
+
 def test_what_is_verified_is_paid_for_by_the_budget():
     config = MPPIConfig(horizon=50, verify_steps=250)
     fitted = config.fitted_to(10_000)
     assert fitted.verify_steps == 250 and 5_000 < fitted.steps_per_plan <= 10_000
-    assert fitted.num_samples < replace(config, verify_steps=0).fitted_to(10_000).num_samples
+    unverified = replace(config, verify_steps=0).fitted_to(10_000)
+    assert fitted.num_samples * fitted.iterations < unverified.num_samples * unverified.iterations
     with pytest.raises(ValueError, match=r"shorten horizon or verify_steps"):
         config.fitted_to(1_500)
 
