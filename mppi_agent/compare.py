@@ -281,13 +281,18 @@ def _add_planners(
 
 def _draw(result: Comparison, path: Path) -> None:
     """Draw the learning curves; if that cannot be, a note says why."""
-    expert = [row.evaluation.mean for row in result.rows if row.algorithm == "MPPI expert"]
+    # It is evaluated on fewer seeds than the curves, which a picture must say.
+    experts = [
+        (f"{row.algorithm}, {len(row.evaluation.seeds)} episodes", row.evaluation.mean)
+        for row in result.rows
+        if row.algorithm == "MPPI expert"
+    ]
     try:
         draw_learning_curves(
             result.curves,
             path,
             title=f"{result.env_id}, seed {result.seed}",
-            expert_return=expert[0] if expert else None,
+            reference=experts[0] if experts else None,
         )
         result.files["picture"] = str(path)
     except MediaError as error:

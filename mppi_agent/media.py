@@ -49,7 +49,7 @@ def draw_learning_curves(
     path: Path,
     *,
     title: str,
-    expert_return: float | None = None,
+    reference: tuple[str, float] | None = None,
 ) -> None:
     """Draw return against wall-clock seconds, one line per algorithm.
 
@@ -57,7 +57,7 @@ def draw_learning_curves(
         curves: Points of each algorithm, by its name.
         path: Of the picture; the suffix sets the format.
         title: Above the axes.
-        expert_return: Drawn as a dashed line; None leaves it out.
+        reference: Name and return of what is drawn as a dashed line; None: nothing.
 
     Raises:
         MediaError: If matplotlib is missing.
@@ -69,8 +69,9 @@ def draw_learning_curves(
         returns = [point.mean_return for point in points]
         color = _COLORS.get(name.lower())
         axes.plot(seconds, returns, label=name, color=color, marker="o", markersize=3.5)
-    if expert_return is not None:
-        axes.axhline(expert_return, color="#444444", linestyle="--", label="MPPI expert")
+    if reference is not None:
+        name, level = reference
+        axes.axhline(level, color="#444444", linestyle="--", label=name)
     axes.set_xlabel("training wall-clock [s]")
     axes.set_ylabel("mean return of the deterministic policy")
     axes.set_title(title)

@@ -139,7 +139,7 @@ def test_picture_has_a_line_per_algorithm_and_a_dashed_one_for_the_expert(tmp_pa
         "PPO": [CurvePoint(0.0, -1300.0), CurvePoint(61.0, -900.0)],
     }
     path = tmp_path / "curve.png"
-    draw_learning_curves(curves, path, title="Pendulum-v1", expert_return=-160.0)
+    draw_learning_curves(curves, path, title="Pendulum-v1", reference=("MPPI expert", -160.0))
     lines = {str(line.get_label()): line for line in drawn[0].axes[0].lines}
     assert lines["MPPI expert"].get_linestyle() == "--"
     assert list(lines["MPPI expert"].get_ydata()) == [-160.0, -160.0]
