@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
-from mppi_agent.budget import fit_to_budget, measure_plan
+from mppi_agent.budget import _where_it_leads, fit_to_budget, measure_plan
+from mppi_agent.cloning import Cloneable
+from mppi_agent.dynamics import make_dynamics
 from mppi_agent.expert import MPPIAgent
+from mppi_agent.interfaces import Dynamics, EnvState
 from mppi_agent.planning import MPPIConfig
 
 CONFIG = MPPIConfig(num_samples=64, horizon=20, iterations=2, elites=4)
@@ -90,9 +98,53 @@ def test_a_budget_too_small_for_any_plan_says_so():
         fit_to_budget(CONFIG, 1.0, machine(1.0)[0])
 
 
-def test_plans_are_measured_from_the_state_that_the_env_is_in():
-    expert = MPPIAgent("Pendulum-v1", CONFIG)
-    expert.env.reset(seed=0)
-    before = expert.env.snapshot()
-    assert measure_plan(lambda config: MPPIAgent(expert.env, config))(CONFIG) > 0
-    assert (expert.env.snapshot().physics == before.physics).all()
+class DearAhead:
+    """Dynamics on which each rollout takes 20 ms, except from one state."""
+
+    def __init__(self, dynamics: Dynamics, cheap: EnvState) -> None:
+        self._dynamics, self._cheap = dynamics, cheap
+        self.starts: list[np.ndarray] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dynamics, name)
+
+    def rollout(self, states: Sequence[EnvState], actions: np.ndarray, **options: Any) -> Any:
+        (state,) = states
+        self.starts.append(state.physics)
+        if not np.array_equal(state.physics, self._cheap.physics):
+            time.sleep(0.02)
+        return self._dynamics.rollout(states, actions, **options)
+
+
+def test_plans_are_measured_where_the_env_is_and_where_a_plan_leads():
+    env = Cloneable(gym.make("Pendulum-v1"))
+    env.reset(seed=0)
+    before = env.snapshot()
+    dynamics = DearAhead(make_dynamics(env), cheap=before)
+
+    def make_expert(config: MPPIConfig) -> MPPIAgent:
+        return MPPIAgent(env, config, seed=0, dynamics=dynamics)
+
+    assert measure_plan(make_expert, dynamics)(CONFIG) >= 20.0 * (CONFIG.iterations + 1)
+    assert (env.snapshot().physics == before.physics).all()
+
+    plan = make_expert(CONFIG).label([before])
+    for action in MPPIAgent(env, CONFIG).scaling.to_env(plan.controls[0]):
+        env.step(action)
+    assert np.array_equal(dynamics.starts[0], before.physics)
+    assert any(np.array_equal(start, env.snapshot().physics) for start in dynamics.starts)
+
+
+def test_a_plan_that_ends_the_episode_is_followed_until_then():
+    env = Cloneable(gym.make("InvertedPendulum-v5"))
+    env.reset(seed=0)
+    dynamics = make_dynamics(env)
+    state, pushed = env.snapshot(), np.full((60, 1), 3.0)
+    last = _where_it_leads(dynamics, state, pushed)
+    for action in pushed:
+        before = env.snapshot()
+        if env.step(action)[2]:
+            break
+    else:
+        pytest.fail("the pole should fall")
+    assert np.array_equal(last.physics, before.physics)
