@@ -155,8 +155,8 @@ class MPPIAgent:
             deterministic: True: act on the best plan. False: add the planner's noise.
 
         Returns:
-            Actions in env units, shape (n_envs, *action), or (*action) for a single observation;
-            and the warm start for the next call.
+            Actions of the env's action space, shape (n_envs, *action), or (*action) for a single
+            observation; and the warm start for the next call.
         """
         nominals = (self._nominals if state is None else state[0]).copy()
         gains = (self._gains if state is None or not self._num_gains else state[1]).copy()
@@ -181,7 +181,8 @@ class MPPIAgent:
             noise = self._acting_rng.standard_normal(first.shape)
             first = self.scaling.snap(first + self.config.noise_std * noise)
         self._previous = first.copy()
-        actions = self.scaling.to_env(first)
+        # In the dtype that was simulated, so that what happens is what was measured.
+        actions = self.scaling.to_env(first).astype(self._dynamics.action_space.dtype, copy=False)
         is_single = not _has_rows(observation, self._dynamics.observation_space)
         memory = (self._nominals, self._gains) if self._num_gains else (self._nominals,)
         return (actions[0] if is_single else actions), memory

@@ -128,9 +128,9 @@ def test_plans_are_measured_where_the_env_is_and_where_a_plan_leads():
     assert measure_plan(make_expert, dynamics)(CONFIG) >= 20.0 * (CONFIG.iterations + 1)
     assert (env.snapshot().physics == before.physics).all()
 
-    plan = make_expert(CONFIG).label([before])
-    for action in MPPIAgent(env, CONFIG).scaling.to_env(plan.controls[0]):
-        env.step(action)
+    expert = make_expert(CONFIG)
+    for action in expert.scaling.to_env(expert.label([before]).controls[0]):
+        env.step(action.astype(np.float32))
     assert np.array_equal(dynamics.starts[0], before.physics)
     assert any(np.array_equal(start, env.snapshot().physics) for start in dynamics.starts)
 

@@ -138,7 +138,7 @@ def test_the_first_action_of_the_best_measured_plan_is_taken():
     np.testing.assert_allclose(
         measure([state], expert.last_plan.controls), expert.last_plan.best_returns
     )
-    assert expert.env.action_space.contains(action.astype(np.float32))
+    assert expert.env.action_space.contains(action)
 
 
 def test_single_and_batched_observations_get_the_same_action():
