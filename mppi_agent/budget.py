@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from mppi_agent.cloning import Cloneable
 from mppi_agent.expert import MPPIAgent
-from mppi_agent.interfaces import Dynamics, EnvState
 from mppi_agent.planning import MPPIConfig
 
 __all__ = ["fit_to_budget", "measure_plan"]
@@ -19,6 +19,7 @@ _CLOSE = 0.9  # of the budget: close enough
 _SHORTER = 0.75  # of the horizon and what is verified, where not even a few samples fit
 _MOST_FOR_LQR = 1.5  # budgets; where derivatives would take more, a shorter horizon is no cure
 _SHORTEST = 4  # control steps
+_ACTING_STEPS = 4  # the first has no warm start
 
 
 def fit_to_budget(
@@ -65,50 +66,55 @@ def fit_to_budget(
     return min(costs, key=lambda settings: costs[settings])
 
 
-def measure_plan(
-    make_expert: Callable[[MPPIConfig], MPPIAgent], dynamics: Dynamics
-) -> Callable[[MPPIConfig], float]:
-    """Return what measures plans of an expert, at its env's reset and where a plan leads.
+def measure_plan(make_expert: Callable[[MPPIConfig], MPPIAgent]) -> Callable[[MPPIConfig], float]:
+    """Return what measures plans of an expert that acts, from its env's reset and further on.
 
-    The dearer of the two counts: an arm that has met the object needs more physics than at rest.
+    The dearer of the two counts: an arm that has met the object needs more physics than at rest,
+    and plans with reflexes live longer than the first one.
 
     Args:
-        make_expert: Makes the expert for given settings; its env has been reset.
-        dynamics: What the expert plans on.
+        make_expert: Makes the expert for given settings; its env, a `Cloneable`, has been reset and
+            is left as it was.
     """
 
     def measure(config: MPPIConfig) -> float:
         expert = make_expert(config)
-        (start,) = expert.states()
-        plan = expert.label([start])
-        ahead = _where_it_leads(dynamics, start, expert.scaling.to_env(plan.controls[0]))
-        return max(_milliseconds(expert, state) for state in (start, ahead))
+        assert isinstance(expert.env, Cloneable)
+        start = expert.env.snapshot()
+        milliseconds = _acting(expert, expert.env)
+        expert.env.restore(start)
+        _follow_plan(expert, expert.env)
+        milliseconds = max(milliseconds, _acting(expert, expert.env))
+        expert.env.restore(start)
+        return milliseconds
 
     return measure
 
 
-def _milliseconds(expert: MPPIAgent, state: EnvState) -> float:
-    """Return the median wall-clock of plans from a state, with the warm start later plans have."""
-    warm_start = expert.label([state]).feedforward  # they take less
+def _acting(expert: MPPIAgent, env: Cloneable) -> float:
+    """Act for some steps; return the median wall-clock of plans that had a warm start, ms."""
     milliseconds = []
-    for _ in range(3):
+    for step in range(_ACTING_STEPS):
         start = time.perf_counter()
-        expert.label([state], warm_start)
+        action, _ = expert.predict(env.last_observation, episode_start=np.array([step == 0]))
         milliseconds.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(milliseconds))
-
-
-def _where_it_leads(dynamics: Dynamics, state: EnvState, actions: np.ndarray) -> EnvState:
-    """Return the last state of actions, shape (H, *action), before they or the episode end."""
-    simulations = dynamics.simulations(1)
-    simulations.restore([state])
-    for action in actions:
-        outcome = simulations.step(action[None])
-        if outcome.terminated[0] or outcome.diverged[0]:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
             break
-        (state,) = simulations.snapshot()
-    simulations.close()
-    return state
+    return float(np.median(milliseconds[1:] or milliseconds))
+
+
+def _follow_plan(expert: MPPIAgent, env: Cloneable) -> None:
+    """Do the expert's first plan, up to where it or the episode ends."""
+    expert.predict(env.last_observation, episode_start=np.array([True]))
+    assert expert.last_plan is not None
+    actions = expert.scaling.to_env(expert.last_plan.controls[0])
+    for action in actions.astype(env.action_space.dtype):
+        before = env.snapshot()
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.restore(before)
+            return
 
 
 def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MPPIConfig:
