@@ -10,6 +10,7 @@ import numpy as np
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.expert import MPPIAgent
+from mppi_agent.interfaces import EnvState
 from mppi_agent.planning import MPPIConfig
 
 __all__ = ["fit_to_budget", "measure_plan"]
@@ -19,7 +20,8 @@ _CLOSE = 0.9  # of the budget: close enough
 _SHORTER = 0.75  # of the horizon and what is verified, where not even a few samples fit
 _MOST_FOR_LQR = 1.5  # budgets; where derivatives would take more, a shorter horizon is no cure
 _SHORTEST = 4  # control steps
-_ACTING_STEPS = 4  # the first has no warm start
+_MOST_STEPS_AHEAD = 40  # before plans are timed: a Hopper's cost most after about 30
+_MOST_SECONDS_AHEAD = 10.0
 
 
 def fit_to_budget(
@@ -31,7 +33,6 @@ def fit_to_budget(
     Derivatives that would take far more than it are left out. Where not even a few samples fit,
     the horizon and what is verified beyond it are shortened.
     The speed is measured again with what was chosen, because it depends on the size of the batch.
-    Plans that fall early are taken to go on doing so; once they live longer they cost more.
 
     Args:
         config: What to plan with; its horizon and what is verified beyond it are the most.
@@ -66,55 +67,54 @@ def fit_to_budget(
     return min(costs, key=lambda settings: costs[settings])
 
 
-def measure_plan(make_expert: Callable[[MPPIConfig], MPPIAgent]) -> Callable[[MPPIConfig], float]:
-    """Return what measures plans of an expert that acts, from its env's reset and further on.
+def measure_plan(
+    make_expert: Callable[[MPPIConfig], MPPIAgent], config: MPPIConfig
+) -> Callable[[MPPIConfig], float]:
+    """Return what measures plans of an expert that has been acting for a while.
 
-    The dearer of the two counts: an arm that has met the object needs more physics than at rest,
-    and plans with reflexes live longer than the first one.
+    Plans from a reset would mislead: an arm that has met the object needs more physics than at
+    rest, and plans live longer once there is one to start from that does not fall.
 
     Args:
         make_expert: Makes the expert for given settings; its env, a `Cloneable`, has been reset and
             is left as it was.
+        config: What to act with until then.
     """
+    expert = make_expert(config)
+    env = expert.env
+    assert isinstance(env, Cloneable)
+    start = env.snapshot()
+    ahead, memory = _act(expert, env)
+    env.restore(start)
 
-    def measure(config: MPPIConfig) -> float:
-        expert = make_expert(config)
-        assert isinstance(expert.env, Cloneable)
-        start = expert.env.snapshot()
-        milliseconds = _acting(expert, expert.env)
-        expert.env.restore(start)
-        _follow_plan(expert, expert.env)
-        milliseconds = max(milliseconds, _acting(expert, expert.env))
-        expert.env.restore(start)
-        return milliseconds
+    def measure(candidate: MPPIConfig) -> float:
+        expert = make_expert(candidate)
+        warm_start = memory and (memory[0][:, : candidate.horizon], *memory[1:])
+        env.restore(ahead)
+        milliseconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            expert.predict(env.last_observation, warm_start)
+            milliseconds.append(1e3 * (time.perf_counter() - began))
+        env.restore(start)
+        return float(np.median(milliseconds))
 
     return measure
 
 
-def _acting(expert: MPPIAgent, env: Cloneable) -> float:
-    """Act for some steps; return the median wall-clock of plans that had a warm start, ms."""
-    milliseconds = []
-    for step in range(_ACTING_STEPS):
-        start = time.perf_counter()
-        action, _ = expert.predict(env.last_observation, episode_start=np.array([step == 0]))
-        milliseconds.append(1e3 * (time.perf_counter() - start))
+def _act(expert: MPPIAgent, env: Cloneable) -> tuple[EnvState, tuple[np.ndarray, ...] | None]:
+    """Act for a while, not beyond the episode; return the state there and the warm start."""
+    memory: tuple[np.ndarray, ...] | None = None
+    began = time.perf_counter()
+    for _ in range(_MOST_STEPS_AHEAD):
+        before = env.snapshot(), memory
+        action, memory = expert.predict(env.last_observation, memory)
         _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
+            return before
+        if time.perf_counter() - began > _MOST_SECONDS_AHEAD:
             break
-    return float(np.median(milliseconds[1:] or milliseconds))
-
-
-def _follow_plan(expert: MPPIAgent, env: Cloneable) -> None:
-    """Do the expert's first plan, up to where it or the episode ends."""
-    expert.predict(env.last_observation, episode_start=np.array([True]))
-    assert expert.last_plan is not None
-    actions = expert.scaling.to_env(expert.last_plan.controls[0])
-    for action in actions.astype(env.action_space.dtype):
-        before = env.snapshot()
-        _, _, terminated, truncated, _ = env.step(action)
-        if terminated or truncated:
-            env.restore(before)
-            return
+    return env.snapshot(), memory
 
 
 def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MPPIConfig:

@@ -193,7 +193,7 @@ def run_plan(
         config = config.resized(num_samples=num_samples, horizon=horizon)
         if budget_ms is not None:
             env.reset(seed=seed)
-            config = fit_to_budget(config, budget_ms, measure_plan(make_expert))
+            config = fit_to_budget(config, budget_ms, measure_plan(make_expert, config))
         expert = make_expert(config)
         trace = PlanTrace()
         total = _most_steps(env, max_steps)

@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from mppi_agent import budget
 from mppi_agent.budget import fit_to_budget, measure_plan
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
@@ -99,38 +101,53 @@ def test_a_budget_too_small_for_any_plan_says_so():
 
 
 class DearAhead:
-    """Dynamics on which a rollout takes 20 ms, once the env is far from where it began."""
+    """Dynamics on which a rollout takes 20 ms, once the env is 40 steps from where it began."""
 
     def __init__(self, dynamics: Dynamics, env: Cloneable) -> None:
         self._dynamics, self._env = dynamics, env
-        self.steps_from_start: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamics, name)
 
     def rollout(self, states: Sequence[EnvState], actions: np.ndarray, **options: Any) -> Any:
-        steps = self._env.get_wrapper_attr("_elapsed_steps")
-        self.steps_from_start.append(steps)
-        if steps >= CONFIG.horizon:
+        if self._env.get_wrapper_attr("_elapsed_steps") >= 40:
             time.sleep(0.02)
         return self._dynamics.rollout(states, actions, **options)
 
 
-def test_plans_are_measured_where_the_env_is_and_where_a_plan_leads():
+def test_plans_are_measured_where_acting_leads():
     env = Cloneable(gym.make("Pendulum-v1"))
     env.reset(seed=0)
     before = env.snapshot()
     dynamics = DearAhead(make_dynamics(env), env)
-    measure = measure_plan(lambda config: MPPIAgent(env, config, seed=0, dynamics=dynamics))
-    assert measure(CONFIG) >= 20.0 * (CONFIG.iterations + 1)
-    assert set(dynamics.steps_from_start) == {0, 1, 2, 3, 20, 21, 22, 23}
-    assert (env.snapshot().physics == before.physics).all()
+    measure = measure_plan(lambda config: MPPIAgent(env, config, dynamics=dynamics), CONFIG)
     assert env.get_wrapper_attr("_elapsed_steps") == 0
+    for config in (CONFIG, CONFIG.resized(num_samples=8, horizon=5)):
+        assert measure(config) >= 20.0 * (CONFIG.iterations + 1)
+        assert (env.snapshot().physics == before.physics).all()
+        assert env.get_wrapper_attr("_elapsed_steps") == 0
 
 
-@pytest.mark.parametrize("limit", [1, 2, 10, 21])
-def test_an_episode_that_ends_while_plans_are_measured_is_no_error(limit):
+def test_acting_until_then_does_not_take_for_ever(monkeypatch):
+    monkeypatch.setattr(budget, "_MOST_SECONDS_AHEAD", 0.0)
+    env = Cloneable(gym.make("Pendulum-v1"))
+    env.reset(seed=0)
+    dynamics = DearAhead(make_dynamics(env), env)
+    monkeypatch.setattr(dynamics, "rollout", Mock(wraps=dynamics.rollout))
+    measure_plan(lambda config: MPPIAgent(env, config, dynamics=dynamics), CONFIG)
+    assert dynamics.rollout.call_count == CONFIG.iterations + 1
+
+
+@pytest.mark.parametrize("limit", [1, 2, 40])
+def test_an_episode_that_ends_before_plans_are_measured_is_no_error(limit):
     env = Cloneable(gym.make("Pendulum-v1", max_episode_steps=limit))
     env.reset(seed=0)
-    assert measure_plan(lambda config: MPPIAgent(env, config, seed=0))(CONFIG) > 0
+    assert measure_plan(lambda config: MPPIAgent(env, config), CONFIG)(CONFIG) > 0
     assert env.get_wrapper_attr("_elapsed_steps") == 0
+
+
+def test_reflexes_are_part_of_the_warm_start():
+    config = replace(CONFIG, reflex_std=0.3)
+    env = Cloneable(gym.make("InvertedPendulum-v5"))
+    env.reset(seed=0)
+    assert measure_plan(lambda config: MPPIAgent(env, config), config)(config) > 0

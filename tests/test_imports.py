@@ -70,7 +70,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"evaluation", "interfaces"},
         {"numpy", "gymnasium", "matplotlib", "imageio", "imageio_ffmpeg"},
     ),
-    "mppi_agent/budget": ({"cloning", "expert", "planning"}, {"numpy"}),
+    "mppi_agent/budget": ({"cloning", "expert", "interfaces", "planning"}, {"numpy"}),
     "mppi_agent/plan_media": (
         {"cloning", "expert", "interfaces", "media", "plan_run", "planning"},
         {"numpy", "mujoco"},
