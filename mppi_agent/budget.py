@@ -20,7 +20,7 @@ _CLOSE = 0.9  # of the budget: close enough
 _SHORTER = 0.75  # of the horizon and what is verified, where not even a few samples fit
 _MOST_FOR_LQR = 1.5  # budgets; where derivatives would take more, a shorter horizon is no cure
 _SHORTEST = 4  # control steps
-_MOST_STEPS_AHEAD = 40  # before plans are timed: a Hopper's cost most after about 30
+_MOST_STEPS_AHEAD = 40  # before plans are timed: a Pusher meets its object after about 30
 _MOST_SECONDS_AHEAD = 10.0
 
 
@@ -33,6 +33,7 @@ def fit_to_budget(
     Derivatives that would take far more than it are left out. Where not even a few samples fit,
     the horizon and what is verified beyond it are shortened.
     The speed is measured again with what was chosen, because it depends on the size of the batch.
+    Plans that fall early are taken to go on doing so; once they live longer they cost more.
 
     Args:
         config: What to plan with; its horizon and what is verified beyond it are the most.
@@ -73,7 +74,7 @@ def measure_plan(
     """Return what measures plans of an expert that has been acting for a while.
 
     Plans from a reset would mislead: an arm that has met the object needs more physics than at
-    rest, and plans live longer once there is one to start from that does not fall.
+    rest.
 
     Args:
         make_expert: Makes the expert for given settings; its env, a `Cloneable`, has been reset and
