@@ -210,7 +210,7 @@ ALONE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # LQR beside two iterations of 16 samples -3.523, 82 ms.
         "Reacher-v5": {"lqr_steps": 3},
         # -28.3 in 8 episodes, 95 ms, with 14 samples -27.4, 116 ms: as good as 42 samples on the
-        # coarse model (-27.9, 101 ms), and with a time of 1 s -22.4 in four, where that gets -26.5.
+        # coarse model (-27.9, 101 ms), and in 430 ms -24.0 in four episodes, where that gets -26.6.
         # What `PRESETS` has -34.2, 38 ms; 60 steps -30.0, two iterations of 204 coarse samples -36.
         "Pusher-v5": {
             "num_samples": 12,
