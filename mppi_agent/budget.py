@@ -13,7 +13,7 @@ from mppi_agent.expert import MPPIAgent
 from mppi_agent.interfaces import EnvState
 from mppi_agent.planning import MPPIConfig
 
-__all__ = ["fit_to_budget", "measure_plan"]
+__all__ = ["fit_expert", "fit_to_budget", "measure_plan"]
 
 _MOST_ROUNDS = 5
 _CLOSE = 0.9  # of the budget: close enough
@@ -21,7 +21,32 @@ _SHORTER = 0.75  # of the horizon and what is verified, where not even a few sam
 _MOST_FOR_LQR = 1.5  # budgets; where derivatives would take more, a shorter horizon is no cure
 _SHORTEST = 4  # control steps
 _MOST_STEPS_AHEAD = 40  # before plans are timed: a Pusher meets its object after about 30
-_MOST_SECONDS_AHEAD = 10.0
+_MOST_SECONDS_AHEAD = 60.0
+
+
+def fit_expert(
+    make_expert: Callable[[MPPIConfig], MPPIAgent], config: MPPIConfig, budget_ms: float
+) -> MPPIConfig:
+    """Choose samples and iterations with which an expert keeps to a planning time while it acts.
+
+    What a plan costs depends on where the env is, and that on the plans: where a Hopper stands,
+    samples soon fall and cost little; larger plans make it hop, and theirs live on. So there are
+    two fits: where the given settings lead, and where the first fit's lead.
+
+    Args:
+        make_expert: Makes the expert for given settings; its env, a `Cloneable`, has been reset and
+            is left as it was.
+        config: See `fit_to_budget`.
+        budget_ms: The same.
+
+    Returns:
+        The second fit's settings.
+
+    Raises:
+        ValueError: See `fit_to_budget`.
+    """
+    first = fit_to_budget(config, budget_ms, measure_plan(make_expert, config))
+    return fit_to_budget(config, budget_ms, measure_plan(make_expert, first))
 
 
 def fit_to_budget(
@@ -33,7 +58,6 @@ def fit_to_budget(
     Derivatives that would take far more than it are left out. Where not even a few samples fit,
     the horizon and what is verified beyond it are shortened.
     The speed is measured again with what was chosen, because it depends on the size of the batch.
-    Plans that fall early are taken to go on doing so; once they live longer they cost more.
 
     Args:
         config: What to plan with; its horizon and what is verified beyond it are the most.
@@ -90,7 +114,7 @@ def measure_plan(
 
     def measure(candidate: MPPIConfig) -> float:
         expert = make_expert(candidate)
-        warm_start = memory and (memory[0][:, : candidate.horizon], *memory[1:])
+        warm_start = memory and (_resized(memory[0], candidate.horizon), *memory[1:])
         env.restore(ahead)
         milliseconds = []
         for _ in range(3):
@@ -116,6 +140,12 @@ def _act(expert: MPPIAgent, env: Cloneable) -> tuple[EnvState, tuple[np.ndarray,
         if time.perf_counter() - began > _MOST_SECONDS_AHEAD:
             break
     return env.snapshot(), memory
+
+
+def _resized(nominals: np.ndarray, horizon: int) -> np.ndarray:
+    """Cut controls (n, H, nu) to a horizon, or fill them up with zeros."""
+    missing = max(0, horizon - nominals.shape[1])
+    return np.pad(nominals[:, :horizon], [(0, 0), (0, missing), (0, 0)])
 
 
 def _fitted(config: MPPIConfig, budget_ms: float, steps_per_second: float) -> MPPIConfig:

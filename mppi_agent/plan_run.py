@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.budget import fit_to_budget, measure_plan
+from mppi_agent.budget import fit_expert
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
 from mppi_agent.evaluation import Evaluation, Watcher, evaluate_expert
@@ -162,7 +162,7 @@ def run_plan(
         max_steps: Cut the episode here; None runs it to its end.
         num_samples: In place of what the settings say.
         horizon: The same.
-        budget_ms: Fit the settings to this planning time per step, ms; see `fit_to_budget`.
+        budget_ms: Fit the settings to this planning time per step, ms; see `fit_expert`.
         video: Where to write an mp4 with the sampled plans drawn in; None: none.
         plot: Where to write a picture of the figures over time; None: none.
         track: Name of the MuJoCo site or body whose paths are drawn; None: see `PathTracer`.
@@ -193,7 +193,7 @@ def run_plan(
         config = config.resized(num_samples=num_samples, horizon=horizon)
         if budget_ms is not None:
             env.reset(seed=seed)
-            config = fit_to_budget(config, budget_ms, measure_plan(make_expert, config))
+            config = fit_expert(make_expert, config, budget_ms)
         expert = make_expert(config)
         trace = PlanTrace()
         total = _most_steps(env, max_steps)

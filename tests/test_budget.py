@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mppi_agent import budget
-from mppi_agent.budget import fit_to_budget, measure_plan
+from mppi_agent.budget import fit_expert, fit_to_budget, measure_plan
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
 from mppi_agent.expert import MPPIAgent
@@ -136,6 +136,59 @@ def test_acting_until_then_does_not_take_for_ever(monkeypatch):
     monkeypatch.setattr(dynamics, "rollout", Mock(wraps=dynamics.rollout))
     measure_plan(lambda config: MPPIAgent(env, config, dynamics=dynamics), CONFIG)
     assert dynamics.rollout.call_count == CONFIG.iterations + 1
+
+
+class DearAfterLargePlans:
+    """Dynamics with a clock: steps take 1 us, and 3 where acting on larger plans than CONFIG's led.
+
+    As of a Hopper, whose larger plans make it hop, so that samples do not fall any more.
+    """
+
+    def __init__(self, dynamics: Dynamics, env: Cloneable) -> None:
+        self.seconds = 0.0
+        self._dynamics, self._env = dynamics, env
+        self._most_acted_on = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dynamics, name)
+
+    def rollout(self, states: Sequence[EnvState], actions: np.ndarray, **options: Any) -> Any:
+        steps = self._env.get_wrapper_attr("_elapsed_steps")
+        if steps == 0:
+            self._most_acted_on = 0
+        if steps < 40:
+            self._most_acted_on = max(self._most_acted_on, actions.shape[1])
+        is_dear = steps >= 40 and self._most_acted_on > CONFIG.num_samples
+        self.seconds += (3e-6 if is_dear else 1e-6) * np.prod(actions.shape[:3])
+        return self._dynamics.rollout(states, actions, **options)
+
+
+def test_plans_keep_to_the_budget_where_they_lead_themselves(monkeypatch):
+    env = Cloneable(gym.make("Pendulum-v1"))
+    env.reset(seed=0)
+    dynamics = DearAfterLargePlans(make_dynamics(env), env)
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: dynamics.seconds)
+
+    def make_expert(config: MPPIConfig) -> MPPIAgent:
+        return MPPIAgent(env, config, dynamics=dynamics)
+
+    where_config_leads = measure_plan(make_expert, CONFIG)
+    budget_ms = 6 * where_config_leads(CONFIG)
+    too_large = fit_to_budget(CONFIG, budget_ms, where_config_leads)
+    assert measure_plan(make_expert, too_large)(too_large) > 2 * budget_ms
+    fitted = fit_expert(make_expert, CONFIG, budget_ms)
+    assert 0.8 * budget_ms < measure_plan(make_expert, fitted)(fitted) <= budget_ms
+    assert env.get_wrapper_attr("_elapsed_steps") == 0
+
+
+@pytest.mark.parametrize("acted_on", [10, 20, 30])
+def test_plans_of_any_horizon_are_measured(acted_on):
+    env = Cloneable(gym.make("Pendulum-v1"))
+    env.reset(seed=0)
+    shape = {"num_samples": 8, "iterations": 1}
+    config = replace(CONFIG, **shape).resized(horizon=acted_on)
+    measure = measure_plan(lambda config: MPPIAgent(env, config), config)
+    assert measure(replace(config, horizon=20)) > 0
 
 
 @pytest.mark.parametrize("limit", [1, 2, 40])
