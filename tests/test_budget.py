@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +15,7 @@ from mppi_agent.budget import fit_expert, fit_to_budget, measure_plan
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
 from mppi_agent.expert import MPPIAgent
-from mppi_agent.interfaces import Dynamics, EnvState
+from mppi_agent.interfaces import EnvState
 from mppi_agent.planning import MPPIConfig
 
 CONFIG = MPPIConfig(num_samples=64, horizon=20, iterations=2, elites=4)
@@ -100,74 +98,70 @@ def test_a_budget_too_small_for_any_plan_says_so():
         fit_to_budget(CONFIG, 1.0, machine(1.0)[0])
 
 
-class DearAhead:
-    """Dynamics on which a rollout takes 20 ms, once the env is 40 steps from where it began."""
+class Clocked:
+    """Dynamics with a clock of its own, which stands still but for simulated steps.
 
-    def __init__(self, dynamics: Dynamics, env: Cloneable) -> None:
-        self._dynamics, self._env = dynamics, env
+    One takes what `cost` says, in seconds, of the env's elapsed steps and of the most samples that
+    plans had in the first 40.
+    """
+
+    def __init__(self, env: Cloneable, cost: Callable[[int, int], float]) -> None:
+        self.seconds = 0.0
+        self._dynamics, self._env, self._cost = make_dynamics(env), env, cost
+        self._most_samples = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dynamics, name)
 
     def rollout(self, states: Sequence[EnvState], actions: np.ndarray, **options: Any) -> Any:
-        if self._env.get_wrapper_attr("_elapsed_steps") >= 40:
-            time.sleep(0.02)
+        elapsed = self._env.get_wrapper_attr("_elapsed_steps")
+        if elapsed < 40:
+            self._most_samples = max(self._most_samples, actions.shape[1]) if elapsed else 0
+        self.seconds += self._cost(elapsed, self._most_samples) * np.prod(actions.shape[:3])
         return self._dynamics.rollout(states, actions, **options)
 
 
-def test_plans_are_measured_where_acting_leads():
+@pytest.fixture
+def clocked(monkeypatch) -> Callable[..., Clocked]:
+    """Return what makes `Clocked` dynamics, by whose clock plans are timed."""
+
+    def make(env: Cloneable, cost: Callable[[int, int], float]) -> Clocked:
+        dynamics = Clocked(env, cost)
+        monkeypatch.setattr(budget.time, "perf_counter", lambda: dynamics.seconds)
+        return dynamics
+
+    return make
+
+
+def test_plans_are_measured_where_acting_leads(clocked):
     env = Cloneable(gym.make("Pendulum-v1"))
     env.reset(seed=0)
     before = env.snapshot()
-    dynamics = DearAhead(make_dynamics(env), env)
+    dynamics = clocked(env, lambda elapsed, _: 3e-6 if elapsed >= 40 else 1e-6)
     measure = measure_plan(lambda config: MPPIAgent(env, config, dynamics=dynamics), CONFIG)
     assert env.get_wrapper_attr("_elapsed_steps") == 0
     for config in (CONFIG, CONFIG.resized(num_samples=8, horizon=5)):
-        assert measure(config) >= 20.0 * (CONFIG.iterations + 1)
+        assert measure(config) == pytest.approx(3e-3 * config.steps_per_plan)
         assert (env.snapshot().physics == before.physics).all()
         assert env.get_wrapper_attr("_elapsed_steps") == 0
 
 
-def test_acting_until_then_does_not_take_for_ever(monkeypatch):
-    monkeypatch.setattr(budget, "_MOST_SECONDS_AHEAD", 0.0)
+def test_acting_until_then_does_not_take_for_ever(clocked):
     env = Cloneable(gym.make("Pendulum-v1"))
     env.reset(seed=0)
-    dynamics = DearAhead(make_dynamics(env), env)
-    monkeypatch.setattr(dynamics, "rollout", Mock(wraps=dynamics.rollout))
+    dynamics = clocked(env, lambda *_: 1.0)
     measure_plan(lambda config: MPPIAgent(env, config, dynamics=dynamics), CONFIG)
-    assert dynamics.rollout.call_count == CONFIG.iterations + 1
+    assert dynamics.seconds == CONFIG.steps_per_plan
 
 
-class DearAfterLargePlans:
-    """Dynamics with a clock: steps take 1 us, and 3 where acting on larger plans than CONFIG's led.
-
-    As of a Hopper, whose larger plans make it hop, so that samples do not fall any more.
-    """
-
-    def __init__(self, dynamics: Dynamics, env: Cloneable) -> None:
-        self.seconds = 0.0
-        self._dynamics, self._env = dynamics, env
-        self._most_acted_on = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dynamics, name)
-
-    def rollout(self, states: Sequence[EnvState], actions: np.ndarray, **options: Any) -> Any:
-        steps = self._env.get_wrapper_attr("_elapsed_steps")
-        if steps == 0:
-            self._most_acted_on = 0
-        if steps < 40:
-            self._most_acted_on = max(self._most_acted_on, actions.shape[1])
-        is_dear = steps >= 40 and self._most_acted_on > CONFIG.num_samples
-        self.seconds += (3e-6 if is_dear else 1e-6) * np.prod(actions.shape[:3])
-        return self._dynamics.rollout(states, actions, **options)
-
-
-def test_plans_keep_to_the_budget_where_they_lead_themselves(monkeypatch):
+def test_plans_keep_to_the_budget_where_they_lead_themselves(clocked):
+    # As a Hopper: it stands until larger plans make it hop, and then samples fall no more.
     env = Cloneable(gym.make("Pendulum-v1"))
     env.reset(seed=0)
-    dynamics = DearAfterLargePlans(make_dynamics(env), env)
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: dynamics.seconds)
+    dynamics = clocked(
+        env,
+        lambda elapsed, samples: 3e-6 if elapsed >= 40 and samples > CONFIG.num_samples else 1e-6,
+    )
 
     def make_expert(config: MPPIConfig) -> MPPIAgent:
         return MPPIAgent(env, config, dynamics=dynamics)
