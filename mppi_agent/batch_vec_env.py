@@ -104,7 +104,7 @@ class BatchVecEnv(VecEnv):
         self._lengths += 1
         limit = self._dynamics.max_episode_steps
         is_late = np.zeros_like(sound) if limit is None else self._lengths >= limit
-        dones = terminated | is_late | step.diverged
+        dones = step.ended | is_late
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
         ended = np.flatnonzero(dones).tolist()
         for index in ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -105,22 +106,22 @@ def measure_plan(
             is left as it was.
         config: What to act with until then.
     """
-    expert = make_expert(config)
-    env = expert.env
-    assert isinstance(env, Cloneable)
-    start = env.snapshot()
-    ahead, memory = _act(expert, env)
-    env.restore(start)
+    with closing(make_expert(config)) as expert:
+        env = expert.env
+        assert isinstance(env, Cloneable)
+        start = env.snapshot()
+        ahead, memory = _act(expert, env)
+        env.restore(start)
 
     def measure(candidate: MPPIConfig) -> float:
-        expert = make_expert(candidate)
         warm_start = memory and (_resized(memory[0], candidate.horizon), *memory[1:])
         env.restore(ahead)
         milliseconds = []
-        for _ in range(3):
-            began = time.perf_counter()
-            expert.predict(env.last_observation, warm_start)
-            milliseconds.append(1e3 * (time.perf_counter() - began))
+        with closing(make_expert(candidate)) as expert:
+            for _ in range(3):
+                began = time.perf_counter()
+                expert.predict(env.last_observation, warm_start)
+                milliseconds.append(1e3 * (time.perf_counter() - began))
         env.restore(start)
         return float(np.median(milliseconds))
 

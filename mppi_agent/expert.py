@@ -58,7 +58,8 @@ class MPPIAgent:
         policy_leads: True: plans are deviations from what the policy does, which goes on answering
             to what it observes; they are as good as it, or better. False: its rollouts only join
             the samples, so that a bad policy costs no more than these.
-        dynamics: Simulates the plans; None: the fastest exact backend for the env.
+        dynamics: Simulates the plans, and is the caller's to close; None: the fastest exact
+            backend for the env.
         policy_noise_std: Noise of the policy's proposals but the first, half-range units; read
             only where it does not lead.
         policy_prior: How strongly the policy pulls plans towards what it would do, see
@@ -103,6 +104,7 @@ class MPPIAgent:
         self.config = config or MPPIConfig.for_env(cloneable, role=role)
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(cloneable)
+        self._owns_dynamics = dynamics is None
         self._guide = None
         if policy is not None:
             self._guide = Guide(policy, self.env, self.scaling, self._dynamics)
@@ -160,17 +162,17 @@ class MPPIAgent:
         """
         nominals = (self._nominals if state is None else state[0]).copy()
         gains = (self._gains if state is None or not self._num_gains else state[1]).copy()
+        previous = self._previous.copy()
         resets = self._ask("num_resets")
         for i, (now, before) in enumerate(zip(resets, self._resets, strict=True)):
             if now != before or (episode_start is not None and episode_start[i]):
-                nominals[i], gains[i] = 0.0, 0.0
-                self._previous[i] = np.nan
+                nominals[i], gains[i], previous[i] = 0.0, 0.0, np.nan
         self._resets = resets
         states = self.states()
         for term in self._novelties:
             term.visit(states)
         plan = self._plan(
-            states, nominals, self._acting_rng, previous_controls=self._previous, gains=gains
+            states, nominals, self._acting_rng, previous_controls=previous, gains=gains
         )
         self.last_plan = plan
         # Policy and reflexes go on by themselves; an action repeated would only push them aside.
@@ -242,13 +244,14 @@ class MPPIAgent:
         self._resets = self._ask("num_resets")
 
     def close(self) -> None:
-        """Free the simulations; the env stays open."""
+        """Free the simulations; the env and a `dynamics` that was passed in stay open."""
         self._planner.close()
         if self._guide is not None:
             self._guide.close()
-        self._dynamics.close()
         if self._search is not None:
             self._search.close()
+        if self._owns_dynamics:
+            self._dynamics.close()
 
     def _plan(
         self,

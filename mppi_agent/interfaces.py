@@ -61,13 +61,21 @@ class StepBatch:
         observations: After the step, shape (N, *obs).
         rewards: The env's own reward, shape (N,).
         terminated: True where the env ended the episode (never for a time limit), shape (N,).
+        truncated: True where the env itself cut the episode, shape (N,). Never for a `TimeLimit`
+            around it: simulations may look beyond that, and whoever runs episodes counts.
         diverged: True where the physics broke; the other fields are meaningless there, shape (N,).
     """
 
     observations: Observation
     rewards: np.ndarray
     terminated: np.ndarray
+    truncated: np.ndarray
     diverged: np.ndarray
+
+    @property
+    def ended(self) -> np.ndarray:
+        """True where a simulation must be restored before its next step, shape (N,)."""
+        return self.terminated | self.truncated | self.diverged
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,10 @@ class RolloutBatch:
     """Hold the outcome of S x K open-loop rollouts of H steps.
 
     Attributes:
-        rewards: Shape (S, K, H); 0 after the step that terminated.
+        rewards: Shape (S, K, H); 0 after the episode's last step.
         terminated: True where the env ended the episode within the horizon, shape (S, K).
         diverged: True where the physics broke; such a sample must get no weight, shape (S, K).
-        lengths: Steps until termination, or H, shape (S, K).
+        lengths: Steps until the end of the episode, or H, shape (S, K).
         final_observations: Last observation of each rollout, shape (S, K, *obs).
         sim_steps: Env steps that were simulated.
         observations: After every step, shape (S, K, H, *obs); None unless asked for.
@@ -94,7 +102,7 @@ class RolloutBatch:
 
     @property
     def is_alive(self) -> np.ndarray:
-        """True for the steps that were simulated, the terminating one included, (S, K, H)."""
+        """True for the steps that were simulated, the last one included, (S, K, H)."""
         return np.arange(self.rewards.shape[-1]) < self.lengths[..., None]
 
 
@@ -269,7 +277,7 @@ class Simulations(Protocol):
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
         """Advance the simulations `indices` (default: all) by one env step each.
 
-        A simulation that terminated or diverged must be restored before its next step.
+        A simulation that ended must be restored before its next step.
         """
         ...
 

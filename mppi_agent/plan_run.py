@@ -195,6 +195,7 @@ def run_plan(
             env.reset(seed=seed)
             config = fit_expert(make_expert, config, budget_ms)
         expert = make_expert(config)
+        stack.callback(expert.close)
         trace = PlanTrace()
         total = _most_steps(env, max_steps)
         bar = Progress("plan", total, "steps", is_shown=show_progress and total < sys.maxsize)

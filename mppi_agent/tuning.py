@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,14 +188,14 @@ def _mean_return(
     """Return the mean over one episode per seed, or give up on the way."""
     import optuna
 
-    expert = MPPIAgent(env, config, seed=seed, dynamics=dynamics)
     returns: list[float] = []
-    for reset_seed in seeds:
-        evaluation = evaluate_expert(expert, [reset_seed], max_steps=max_steps)
-        returns.append(evaluation.mean)
-        trial.report(float(np.mean(returns)), step=len(returns))
-        if trial.number and len(returns) < len(seeds) and trial.should_prune():
-            raise optuna.TrialPruned
+    with closing(MPPIAgent(env, config, seed=seed, dynamics=dynamics)) as expert:
+        for reset_seed in seeds:
+            evaluation = evaluate_expert(expert, [reset_seed], max_steps=max_steps)
+            returns.append(evaluation.mean)
+            trial.report(float(np.mean(returns)), step=len(returns))
+            if trial.number and len(returns) < len(seeds) and trial.should_prune():
+                raise optuna.TrialPruned
     return float(np.mean(returns))
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from mppi_agent import BatchVecEnv
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import VectorDynamics
-from tests.gps.toy_envs import Target, make_target
+from tests.gps.toy_envs import CutsItself, Target, make_target
 
 NUM = 5
 
@@ -55,6 +55,23 @@ def test_every_step_equals_dummy_vec_env_across_ends_and_resets(env_id, limit):
                 assert_infos_agree(one, other)
             num_ends += int(dones.sum())
     assert num_ends >= 4 * NUM
+    ours.close()
+    theirs.close()
+
+
+def test_an_env_that_cuts_its_own_episodes_is_reset_there():
+    ours = BatchVecEnv(CutsItself(Target(), limit=5), 2)
+    theirs = DummyVecEnv([lambda: Monitor(CutsItself(Target(), limit=5))] * 2)
+    for env in (ours, theirs):
+        env.seed(0)
+        env.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        actions = rng.uniform(-1, 1, (2, 1)).astype(np.float32)
+        (*_, dones, infos), expected = ours.step(actions), theirs.step(actions)
+        np.testing.assert_array_equal(dones, expected[2])
+        for one, other in zip(infos, expected[3], strict=True):
+            assert_infos_agree(one, other)
     ours.close()
     theirs.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from mppi_agent.cloning import Cloneable, NotCloneableError
-from mppi_agent.dynamics import EnvStepDynamics, VectorDynamics, make_dynamics
+from mppi_agent.dynamics import (
+    EnvStepDynamics,
+    ProcessPoolDynamics,
+    VectorDynamics,
+    make_dynamics,
+)
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.planning import (
     ConstantPlan,
@@ -504,6 +510,34 @@ class DictSwingUp(SwingUp):
 
     def predict_values(self, observation):
         return super().predict_values(observation["all"])
+
+
+def test_experts_that_share_dynamics_close_what_is_their_own():
+    env = make_env()
+    with ProcessPoolDynamics(env, 1) as shared:
+        first, second = (make_expert(dynamics=shared, policy=SwingUp()) for _ in range(2))
+        first.label([env.snapshot()])
+        first.close()
+        second.label([env.snapshot()])
+        second.close()
+
+
+def test_an_expert_closes_the_dynamics_that_it_made(monkeypatch):
+    pool = ProcessPoolDynamics(make_env(), 1)
+    monkeypatch.setattr("mppi_agent.expert.make_dynamics", lambda env: pool)
+    make_expert().close()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.simulations(1)
+
+
+def test_a_memory_that_was_put_aside_stays_as_it_is():
+    expert = make_expert()
+    expert.predict(expert.env.last_observation)
+    aside = expert.state_dict()
+    before = copy.deepcopy(aside)
+    expert.env.reset(seed=1)
+    expert.predict(expert.env.last_observation)
+    np.testing.assert_equal(aside, before)
 
 
 def make_dict_env() -> Cloneable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -42,15 +44,16 @@ def draws_noise(cloneable: Cloneable, steps: int = 50) -> bool:
         cloneable: Only read.
         steps: How many to try; noise that is rarer than that is not found.
     """
-    copy = cloneable.private_copy()
-    copy.action_space.seed(0)
+    space = deepcopy(cloneable.action_space)
+    space.seed(0)
     must_reset = True
-    for seed in range(steps):
-        if must_reset:
-            copy.reset(seed=seed)
-        before = noise_ahead(copy.snapshot())
-        _, _, terminated, truncated, _ = copy.step(copy.action_space.sample())
-        if noise_ahead(copy.snapshot()) != before:
-            return True
-        must_reset = terminated or truncated
+    with closing(cloneable.private_copy()) as copy:
+        for seed in range(steps):
+            if must_reset:
+                copy.reset(seed=seed)
+            before = noise_ahead(copy.snapshot())
+            _, _, terminated, truncated, _ = copy.step(space.sample())
+            if noise_ahead(copy.snapshot()) != before:
+                return True
+            must_reset = terminated or truncated
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -160,6 +161,7 @@ def _varied_actions(
 ) -> np.ndarray:
     """Return actions, (S, K, H, *action): uniform, from bound to bound, and held for long."""
     if not isinstance(space, gym.spaces.Box):
+        space = copy.deepcopy(space)
         space.seed(int(rng.integers(2**31)))
         return np.array([space.sample() for _ in range(int(np.prod(shape)))]).reshape(
             *shape, *(space.shape or ())

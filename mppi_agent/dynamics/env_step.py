@@ -98,7 +98,12 @@ class EnvStepSimulations:
         broken = np.array([copy.has_diverged() for copy in copies])
         diverged = broken | ~np.isfinite(rewards) | ~finite_rows(observations)
         terminated = np.array([bool(outcome[2]) for outcome in outcomes]) & ~diverged
-        return StepBatch(observations, rewards, terminated, diverged)
+        truncated = [
+            outcome[3] and _is_own_cut(copy) for copy, outcome in zip(copies, outcomes, strict=True)
+        ]
+        return StepBatch(
+            observations, rewards, terminated, np.array(truncated, dtype=bool), diverged
+        )
 
     def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
         """Return the states of the simulations `indices` (default: all)."""
@@ -146,7 +151,7 @@ def rollout_samples(
         env.restore(state)
         observation, seen = state.observation, []
         for step, action in enumerate(env_actions(actions[sample])):
-            _, reward, ended, _, _ = env.step(action)
+            _, reward, ended, truncated, _ = env.step(action)
             if env.has_diverged() or not _is_finite(reward, env.last_observation):
                 diverged[sample] = True
             else:
@@ -154,7 +159,7 @@ def rollout_samples(
                 rewards[sample, step] = reward
                 terminated[sample] = ended
             seen.append(observation)
-            if diverged[sample] or terminated[sample]:
+            if diverged[sample] or terminated[sample] or (truncated and _is_own_cut(env)):
                 lengths[sample] = step + 1
                 break
         # After the end the last observation is repeated.
@@ -182,15 +187,19 @@ def env_actions(actions: np.ndarray) -> list[Any]:
 
 def time_limit_of(env: gym.Env) -> int | None:
     """Return after how many steps a TimeLimit truncates; None without one."""
-    limits = [
-        layer._max_episode_steps
-        for layer in layers_of(env)
-        if isinstance(layer, gym.wrappers.TimeLimit)
-    ]
-    if limits:
-        return min(limits)
-    spec = layers_of(env)[-1].spec
-    return None if spec is None else spec.max_episode_steps
+    return min((limit._max_episode_steps for limit in _time_limits(env)), default=None)
+
+
+def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:
+    return [layer for layer in layers_of(env) if isinstance(layer, gym.wrappers.TimeLimit)]
+
+
+def _is_own_cut(env: gym.Env) -> bool:
+    """Return whether a step that was truncated was so by the env itself, not by a TimeLimit."""
+    return all(
+        limit._elapsed_steps is None or limit._elapsed_steps < limit._max_episode_steps
+        for limit in _time_limits(env)
+    )
 
 
 def _is_finite(reward: Any, observation: Observation) -> bool:

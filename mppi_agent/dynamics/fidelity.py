@@ -147,7 +147,7 @@ def _start_states(dynamics: Dynamics, num: int, rng: np.random.Generator) -> lis
     actions = _held_actions(dynamics, (1, len(moving), _MOVING_STEPS), rng)[0]
     for step in range(_MOVING_STEPS):
         outcome = simulations.step(actions[moving, step], moving)
-        moving = moving[~(outcome.terminated | outcome.diverged)]
+        moving = moving[~outcome.ended]
         if not moving.size:
             break
         for index, state in zip(moving, simulations.snapshot(moving), strict=True):

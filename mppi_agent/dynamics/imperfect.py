@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -107,8 +108,7 @@ class ImperfectSimulations:
         chosen = self._resolve(indices)
         asked = validate_actions(actions, self._action_space, 1, num=len(chosen))
         step = self._simulations.step(self._delayed(asked, chosen), indices)
-        noisy = self._with_noise(step.observations)
-        return StepBatch(noisy, step.rewards, step.terminated, step.diverged)
+        return replace(step, observations=self._with_noise(step.observations))
 
     def snapshot(self, indices: np.ndarray | None = None) -> list[EnvState]:
         """Return the states of the simulations `indices` (default: all)."""

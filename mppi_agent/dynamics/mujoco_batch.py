@@ -170,7 +170,8 @@ class MujocoSimulations(BatchSimulations):
         self._observe(select, observations)
         rewards = self._task.rewards(before, after, actions)
         diverged = self._diverged(select) | ~(finite_rows(observations) & np.isfinite(rewards))
-        return StepBatch(observations, rewards, self._task.terminated(after), diverged)
+        never = np.zeros_like(diverged)
+        return StepBatch(observations, rewards, self._task.terminated(after), never, diverged)
 
     def open_loop(
         self, states: Sequence[EnvState], actions: np.ndarray, *, keep_observations: bool

@@ -53,8 +53,8 @@ def open_loop_rollout(
 ) -> RolloutBatch:
     """Roll out S x K action sequences, all at once.
 
-    A simulation that terminates or diverges is not stepped again; its final observation is the
-    one of its last step (for a diverged one, the last before it broke).
+    A simulation that ends is not stepped again; its final observation is the one of its last step
+    (for a diverged one, the last before it broke).
 
     Args:
         simulations: At least S x K of them; the first S x K are used.
@@ -124,8 +124,7 @@ def closed_loop_rollout(
         seen = final if all_live else select_rows(final, live)
         batch = simulations.step(act(step, seen, live), everyone if all_live else live)
         sim_steps += live.size
-        broken = batch.diverged
-        ended = batch.terminated | broken
+        broken, ended = batch.diverged, batch.ended
         if not ended.any():
             rewards[live, step] = batch.rewards
             write_rows(final, slice(None) if all_live else live, batch.observations)
@@ -243,12 +242,13 @@ def join_steps(batches: Sequence[StepBatch], places: Sequence[np.ndarray]) -> St
     """
     num = sum(map(len, places))
     observations = empty_observations(batches[0].observations, (num,))
-    rewards, terminated, diverged = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
+    rewards = np.zeros(num)
+    terminated, truncated, diverged = np.zeros((3, num), dtype=bool)
     for batch, where in zip(batches, places, strict=True):
         write_rows(observations, where, batch.observations)
         rewards[where], terminated[where] = batch.rewards, batch.terminated
-        diverged[where] = batch.diverged
-    return StepBatch(observations, rewards, terminated, diverged)
+        truncated[where], diverged[where] = batch.truncated, batch.diverged
+    return StepBatch(observations, rewards, terminated, truncated, diverged)
 
 
 def validate_rollout(

@@ -75,7 +75,8 @@ class VectorSimulations(BatchSimulations):
         diverged = ~(
             np.isfinite(physics).all(axis=1) & finite_rows(observations) & np.isfinite(rewards)
         )
-        return StepBatch(observations, rewards, terminated & ~diverged, diverged)
+        never = np.zeros_like(diverged)
+        return StepBatch(observations, rewards, terminated & ~diverged, never, diverged)
 
     def _write(self, select: Any, states: Sequence[EnvState]) -> None:
         physics = np.stack([state.physics for state in states])

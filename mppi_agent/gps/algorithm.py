@@ -298,6 +298,7 @@ class GuidedAlgorithm(BaseAlgorithm):
             try:
                 yield
             finally:
+                self.clock = None  # a callback's, whose training is over
                 self.policy.set_training_mode(False)  # an update may have been interrupted
                 if self._engine is not None:
                     result = self._monitor.finish(self._engine, self._plain_policy)

@@ -6,6 +6,7 @@ Nothing here is saved with a model; it is built anew for the env that a model is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +111,7 @@ class Engine:
     def use_true_model(self) -> None:
         """Sample on the true model from now on."""
         self.is_coarse = False
+        self.sampler.close()
         self.sampler = self._make_sampler()
 
     def evaluate(
@@ -156,13 +158,14 @@ class Engine:
     ) -> ExpertEpisodes:
         """Let the expert act from `num` resets; its labels are as the policy sees them."""
         num_steps = min(num_steps, self.max_episode_steps)
-        episodes = expert_episodes(
-            self.expert,
-            self.dynamics.simulations(num),
-            self.dynamics.initial_states(num, self._start_rng),
-            num_steps,
-            should_stop,
-        )
+        with closing(self.dynamics.simulations(num)) as simulations:
+            episodes = expert_episodes(
+                self.expert,
+                simulations,
+                self.dynamics.initial_states(num, self._start_rng),
+                num_steps,
+                should_stop,
+            )
         seen = self.view.observe(episodes.labels.observations)
         return replace(episodes, labels=replace(episodes.labels, observations=seen))
 
@@ -223,6 +226,10 @@ class Engine:
 
     def close(self) -> None:
         """Free processes and simulations that were made here."""
+        self.sampler.close()
+        self.expert.close()
+        for simulations in (*self._evaluations.values(), *self._probing.values()):
+            simulations.close()
         if self._owns_dynamics:
             self.dynamics.close()
         if self._coarse is not None:

@@ -87,7 +87,8 @@ def evaluate(
     observations = stack_observations([state.observation for state in states])
     num = len(states)
     rewards = np.zeros((max_episode_steps, num))
-    values = np.zeros((max_episode_steps + 1, num))
+    values = np.zeros((max_episode_steps, num))
+    beyond = np.zeros((max_episode_steps, num))
     visited = np.zeros((max_episode_steps, num), dtype=bool)
     running = np.arange(num)
     for t in range(max_episode_steps):
@@ -98,26 +99,35 @@ def evaluate(
         step = simulations.step(view.best_actions(policy, seen), running)
         rewards[t, running] = np.where(step.diverged, 0.0, step.rewards)
         write_rows(observations, running, step.observations)
-        running = running[~(step.terminated | step.diverged)]
+        is_cut = step.truncated | (t + 1 == max_episode_steps)
+        cut = running[is_cut & ~(step.terminated | step.diverged)]
+        if discount is not None and len(cut):
+            # A time limit is no end: what would follow counts as the value head sees it.
+            final = view.observe(select_rows(observations, cut))
+            beyond[t, cut] = view.values(policy, final)
+        running = running[~step.ended]
         if not len(running):
             break
     r2 = float("nan")
     if discount is not None:
-        if len(running):
-            # A time limit is no end: what would follow counts as the value head sees it.
-            final = view.observe(select_rows(observations, running))
-            values[-1, running] = view.values(policy, final)
-        r2 = _explained(rewards, values, visited, discount)
+        r2 = _explained(rewards, values, beyond, visited, discount)
     return Evaluation(rewards.sum(axis=0), int(visited.sum()), r2)
 
 
 def _explained(
-    rewards: np.ndarray, values: np.ndarray, visited: np.ndarray, discount: float
+    rewards: np.ndarray,
+    values: np.ndarray,
+    beyond: np.ndarray,
+    visited: np.ndarray,
+    discount: float,
 ) -> float:
-    """Return R^2 of the values against discounted returns, both at the visited states."""
+    """Return R^2 of the values against discounted returns, both at the visited states.
+
+    All of shape (T, N); `beyond` is what follows where an episode was cut, else 0.
+    """
     returns = np.zeros_like(rewards)
-    following = values[-1]
+    following = np.zeros(rewards.shape[1])
     for t in range(len(rewards) - 1, -1, -1):
-        following = returns[t] = rewards[t] + discount * following
-    target, value = returns[visited], values[:-1][visited]
+        following = returns[t] = rewards[t] + discount * (following + beyond[t])
+    target, value = returns[visited], values[visited]
     return float(1.0 - np.mean((target - value) ** 2) / max(target.var(), 1e-12))

@@ -256,7 +256,7 @@ def expert_episodes(
             step = simulations.step(taken, running)
             rewards.extend(step.rewards)
             sim_steps += len(running)
-            running = running[~(step.terminated | step.diverged)]
+            running = running[~step.ended]
             if not len(running):
                 break
         if not len(running) or should_stop():

@@ -128,7 +128,7 @@ class ClosedLoopSampler:
             valid[t] = ~step.diverged
             self._returns += rewards[t]
             self._steps_left -= 1
-            ended = step.terminated | step.diverged | (self._steps_left <= 0)
+            ended = step.ended | (self._steps_left <= 0)
             ends[t] = ended
             self._observations = _copy(step.observations)
             if ended.any():
@@ -188,6 +188,10 @@ class ClosedLoopSampler:
         self._returns = state["returns"]
         self._from_reset = state["from_reset"]
         self._steps_left = state["steps_left"]
+
+    def close(self) -> None:
+        """Free the simulations; there are no more samples."""
+        self._simulations.close()
 
     def _restart(self, indices: np.ndarray) -> Observation:
         states, are_resets = self._start_states(len(indices), self._rng)

@@ -223,7 +223,7 @@ class IterativeLQR:
             sim_steps += len(running)
             rewards = np.where(batch.diverged, -np.inf, batch.rewards)
             returns[running] += self._discount**t * rewards
-            running = running[~(batch.terminated | batch.diverged)]
+            running = running[~batch.ended]
             if not len(running):
                 break
             now = self._simulations.snapshot(running)

@@ -43,11 +43,12 @@ def discounted_returns(
     Returns:
         Shape (S, K); -inf where the simulation diverged or the sum is not finite.
     """
-    horizon = rollout.rewards.shape[-1]
     rewards = np.where(rollout.is_alive & ~rollout.diverged[..., None], rollout.rewards, 0.0)
     returns = discounted_sum(rewards, discount)
     if leaf_values is not None:
-        returns = returns + discount**horizon * np.where(rollout.terminated, 0.0, leaf_values)
+        at_the_end = np.array([discount**step for step in range(rollout.rewards.shape[-1] + 1)])
+        left = np.where(rollout.terminated, 0.0, leaf_values)
+        returns = returns + at_the_end[rollout.lengths] * left
     return np.where(rollout.diverged | ~np.isfinite(returns), -np.inf, returns)
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics.env_step import EnvStepDynamics
+from mppi_agent.dynamics.process_pool import ProcessPoolDynamics
 from mppi_agent.dynamics.rollout import open_loop_rollout, validate_actions
 from mppi_agent.interfaces import RolloutBatch
+from mppi_agent.planning.returns import discounted_returns
+from tests.gps.toy_envs import CutsItself, Target
 
 
 def make(env_id: str, **kwargs: Any) -> tuple[Cloneable, EnvStepDynamics]:
@@ -195,3 +198,35 @@ def test_useless_actions_are_refused():
         validate_actions(np.array([0.0, 1.0]), discrete, 1)
     with pytest.raises(ValueError, match="3 simulations need as many"):
         validate_actions(np.array([0, 1]), discrete, 1, num=3)
+
+
+@pytest.mark.parametrize("make_backend", [EnvStepDynamics, lambda env: ProcessPoolDynamics(env, 2)])
+def test_simulations_end_where_the_env_cuts_its_episodes(make_backend):
+    env = Cloneable(CutsItself(Target(), limit=5))
+    env.reset(seed=0)
+    start = env.snapshot()
+    for _ in range(3):
+        env.step(np.zeros(1, dtype=np.float32))
+    dynamics = make_backend(env)
+    actions = draw(dynamics, (2, 3, 8))
+    for batch in (
+        dynamics.rollout([start, env.snapshot()], actions),
+        open_loop_rollout(dynamics.simulations(6), [start, env.snapshot()], actions),
+    ):
+        np.testing.assert_array_equal(batch.lengths, [[5] * 3, [2] * 3])
+        assert not batch.terminated.any() and not batch.diverged.any()
+        assert (batch.rewards[0, :, :5] != 0).all() and (batch.rewards[0, :, 5:] == 0).all()
+        bare, valued = (discounted_returns(batch, 0.9, v) for v in (None, np.ones((2, 3))))
+        np.testing.assert_allclose(valued - bare, [[0.9**5] * 3, [0.9**2] * 3])
+    dynamics.close()
+
+
+def test_simulations_look_beyond_a_time_limit():
+    env = Cloneable(gym.wrappers.TimeLimit(CutsItself(Target(), limit=6), 5))
+    env.reset(seed=0)
+    dynamics = EnvStepDynamics(env)
+    assert dynamics.max_episode_steps == 5
+    simulations = dynamics.simulations(1)
+    simulations.restore([env.snapshot()])
+    assert [simulations.step(np.zeros((1, 1))).ended.item() for _ in range(5)] == [False] * 5
+    dynamics.close()

@@ -220,14 +220,17 @@ def test_agreement_is_measured_on_the_env_as_it_is():
     assert mismatch(dynamics, EnvStepDynamics(env), seed=7) is None
 
 
-def test_choosing_leaves_the_env_alone():
-    chosen, untouched = (Cloneable(gym.make("Hopper-v5")) for _ in range(2))
-    chosen.reset(seed=0)
-    untouched.reset(seed=0)
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "CartPole-v1", "FrozenLake-v1"])
+def test_choosing_leaves_the_env_alone(env_id):
+    chosen, untouched = (Cloneable(gym.make(env_id)) for _ in range(2))
+    for env in (chosen, untouched):
+        env.reset(seed=0)
+        env.action_space.seed(0)
     make_dynamics(chosen, num_workers=1)
-    np.testing.assert_equal(
-        chosen.step(np.ones(3, dtype=np.float32)), untouched.step(np.ones(3, dtype=np.float32))
-    )
+    for _ in range(3):
+        actions = [env.action_space.sample() for env in (chosen, untouched)]
+        np.testing.assert_array_equal(*actions)
+        np.testing.assert_equal(chosen.step(actions[0]), untouched.step(actions[1]))
     np.testing.assert_equal(chosen.reset(), untouched.reset())
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from toy_envs import make_policy, make_target, target_dynamics
+from toy_envs import CutsItself, Target, make_policy, make_target, target_dynamics
 
+from mppi_agent.cloning import Cloneable
+from mppi_agent.dynamics import EnvStepDynamics
 from mppi_agent.gps.evaluation import _explained, evaluate
 from mppi_agent.gps.view import PolicyView
 
@@ -33,14 +35,28 @@ def test_values_that_are_the_discounted_returns_explain_all_of_them():
     rewards = np.array([[1.0, 5.0], [2.0, 0.0], [3.0, 0.0]])  # the second episode ends at once
     visited = np.array([[True, True], [True, False], [True, False]])
     after = 4.0  # what the value head says follows the time limit
-    values = np.zeros((4, 2))
-    values[:, 0] = [
-        1 + 0.5 * (2 + 0.5 * (3 + 0.5 * after)),
-        2 + 0.5 * (3 + 0.5 * after),
-        5.0,
-        after,
-    ]
+    beyond, values = np.zeros((2, 3, 2))
+    beyond[2, 0] = after
+    values[:, 0] = [1 + 0.5 * (2 + 0.5 * (3 + 0.5 * after)), 2 + 0.5 * (3 + 0.5 * after), 5.0]
     values[0, 1] = 5.0
-    assert _explained(rewards, values, visited, discount=0.5) == 1.0
-    values[:3] = np.mean([values[0, 0], values[1, 0], values[2, 0], 5.0])
-    np.testing.assert_allclose(_explained(rewards, values, visited, discount=0.5), 0.0, atol=1e-12)
+    assert _explained(rewards, values, beyond, visited, discount=0.5) == 1.0
+    values[:] = np.mean([*values[:, 0], 5.0])
+    explained = _explained(rewards, values, beyond, visited, discount=0.5)
+    np.testing.assert_allclose(explained, 0.0, atol=1e-12)
+
+
+def test_an_episode_that_the_env_cuts_ends_there_and_the_value_head_says_what_follows():
+    policy, (own, limited) = make_policy(), (CutsItself(Target(), 5), Target())
+    explained, returns = [], []
+    for env, most_steps in ((own, 100), (limited, 5)):
+        cloneable = Cloneable(env)
+        cloneable.reset(seed=0)
+        dynamics = EnvStepDynamics(cloneable)
+        states = dynamics.initial_states(3, np.random.default_rng(0))
+        view = PolicyView(None, env.action_space)
+        result = evaluate(policy, view, dynamics.simulations(3), states, most_steps, discount=0.9)
+        assert result.sim_steps == 3 * 5
+        returns.append(result.returns)
+        explained.append(result.value_r2)
+    np.testing.assert_array_equal(*returns)
+    assert explained[0] == explained[1]

@@ -21,7 +21,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
-from toy_envs import Target, make_target
+from toy_envs import CutsItself, Target, make_target
 from toy_models import Watch, make, pendulum, pendulums, same, weights
 
 from mppi_agent.cloning import Cloneable, NotCloneableError
@@ -533,3 +533,42 @@ def test_a_backend_without_a_coarse_model_trains_on_the_true_one():
     with pytest.warns(UserWarning, match=r"2 substeps needs .* pass substeps=0"):
         model.learn(4)
     dynamics.close()
+
+
+def test_simulations_end_with_the_episodes_of_an_env_that_cuts_them_itself():
+    env = Cloneable(CutsItself(Target(), limit=5))  # raises where it is stepped any further
+    model = make(env, dynamics=EnvStepDynamics(env), expert_episodes=1, label_interval=1)
+    model.learn(32)
+    returns = evaluate_policy(model, model.get_env(), return_episode_rewards=True)
+    assert set(returns[1]) == {5}
+
+
+def test_nothing_that_simulates_is_left_open_in_dynamics_that_were_passed_in():
+    env = Cloneable(pendulum())
+    env.reset(seed=0)
+    dynamics = EnvStepDynamics(env)
+    opened: list[Any] = []
+    make_simulations = dynamics.simulations
+
+    def simulations(num: int) -> Any:
+        opened.append(make_simulations(num))
+        return opened[-1]
+
+    dynamics.simulations = simulations  # type: ignore[method-assign]
+    model = make(env, dynamics=dynamics, expert_episodes=1)
+    model.learn(16)
+    model.set_env(pendulum())
+    state = env.snapshot()
+    assert len(opened) >= 3
+    for one in opened:
+        with pytest.raises(RuntimeError, match="closed"):
+            one.restore([state] * one.num)
+    dynamics.initial_states(1, np.random.default_rng(0))  # itself is the caller's to close
+    dynamics.close()
+
+
+def test_a_clock_ends_with_the_training_that_it_was_set_for():
+    model = make()
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(100, [WallClockBudget(1e-9 + 60), Watch(5, error=KeyboardInterrupt())])
+    assert model.clock is None

@@ -95,6 +95,25 @@ class TargetOf(gym.Wrapper):
         return self.see(seen), *rest
 
 
+class CutsItself(gym.Wrapper):
+    """Cuts its own episodes, without a TimeLimit, and must be reset then."""
+
+    def __init__(self, env: gym.Env, limit: int = 5) -> None:
+        super().__init__(env)
+        self.limit, self.num_steps = limit, 0
+
+    def reset(self, **kwargs):
+        self.num_steps = 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        if self.num_steps >= self.limit:
+            raise RuntimeError("the episode is over")
+        self.num_steps += 1
+        seen, reward, terminated, _, info = self.env.step(action)
+        return seen, reward, terminated, self.num_steps >= self.limit, info
+
+
 def make_target(limit: int = 10, **kwargs: Any) -> Cloneable:
     env = Cloneable(gym.wrappers.TimeLimit(Target(**kwargs), limit))
     env.reset(seed=0)

@@ -115,7 +115,8 @@ class Simulated:
             "ni,ij,nj->n", actions, p.r, actions
         )
         terminated = np.abs(x[:, 0]) > p.terminate_at
-        return StepBatch(x.copy(), rewards, terminated, np.zeros(len(x), bool))
+        never = np.zeros(len(x), bool)
+        return StepBatch(x.copy(), rewards, terminated, never, never)
 
 
 def double_integrator(**changes) -> LinearQuadratic:
