@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from mppi_agent.cloning import exact_pickle
+from mppi_agent.cloning.aliases import aliases
 from mppi_agent.cloning.errors import NotCloneableError
 
 __all__ = ["AttributeCapture", "CapturedAttributes", "copy_instances", "copy_plain"]
@@ -94,6 +95,7 @@ class AttributeCapture:
         self._scalars_only = scalars_only
         self._size = -1
         self._layout = _Layout((), (), (), ())
+        self._keep_views = False
         self._get_immutable = _getter(())
         self._checked: tuple[Any, ...] = ()
         self._get_others = _getter(())
@@ -179,6 +181,11 @@ class AttributeCapture:
                 plain.append(name)
             else:
                 objects.append(name)
+        # What shares something mutable goes into one pickle; a method of it, too.
+        state = {n: attributes[n] for n in (*plain, *objects, *others) if n not in self._exclude}
+        aliased, self._keep_views = aliases(state, self._shared())
+        objects += [name for name in (*plain, *others) if name in aliased]
+        plain, others = ([n for n in names if n not in aliased] for names in (plain, others))
         self._layout = _Layout(tuple(immutable), tuple(plain), tuple(objects), tuple(others))
         self._get_immutable = _getter(self._layout.immutable)
         self._checked = self._get_immutable(attributes)
@@ -190,7 +197,8 @@ class AttributeCapture:
         attributes = self.owner.__dict__
         shared = self._shared()
         try:
-            return exact_pickle.dumps({n: attributes[n] for n in self._layout.objects}, shared)
+            objects = {name: attributes[name] for name in self._layout.objects}
+            return exact_pickle.dumps(objects, shared, keep_views=self._keep_views)
         except Exception as error:
             raise self._explain(shared, error) from error
 

@@ -159,10 +159,14 @@ def check_clones(
             made.close()
     try:
         cloneable = as_cloneable(env)
+        model = _shared_fields(cloneable, None)
         with warnings.catch_warnings(), cloneable.left_as_found():
             warnings.simplefilter("ignore")
-            with without_passive_wrappers(cloneable):
-                return _check(cloneable, steps, seed, tolerance)
+            try:
+                with without_passive_wrappers(cloneable):
+                    return _check(cloneable, steps, seed, tolerance)
+            finally:
+                _restore_shared_fields(cloneable, model)
     except NotCloneableError as error:
         return CloneReport(env_name=_name_of(env), adapter=None, reason=error.reason)
 
@@ -264,6 +268,12 @@ def _shared_fields(cloneable: Cloneable, before: dict[str, bytes] | None) -> dic
     """Return the shared fields that changed; all for None, none where copies share nothing."""
     probe = getattr(cloneable.adapter, "changed_shared_fields", None)
     return {} if probe is None else probe(cloneable.unwrapped, before)
+
+
+def _restore_shared_fields(cloneable: Cloneable, before: dict[str, bytes]) -> None:
+    restore = getattr(cloneable.adapter, "restore_shared_fields", None)
+    if restore is not None:
+        restore(cloneable.unwrapped, before)
 
 
 def _original_run(cloneable: Cloneable, steps: int, seed: int) -> list[_Event]:

@@ -344,7 +344,8 @@ def _name_wrappers(wrappers: list[Any]) -> tuple[str, ...]:
 
 
 def _name_class(layer: Any) -> str:
-    return f"{type(layer).__module__}.{type(layer).__qualname__}"
+    # A class from within a function loses its `__qualname__` on the way to another process.
+    return f"{type(layer).__module__}.{type(layer).__name__}"
 
 
 def _fresh(adapter: StateAdapter) -> StateAdapter:

@@ -14,9 +14,10 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
+from cloudpickle.cloudpickle import _class_setstate  # type: ignore[import-untyped]
 from gymnasium.utils import EzPickle
 
-__all__ = ["RENDER_MODULES", "dumps", "field_of_view", "is_foreign_view", "loads"]
+__all__ = ["RENDER_MODULES", "dumps", "field_of_view", "is_foreign_view", "loads", "visit"]
 
 RENDER_MODULES = (
     "pygame",
@@ -33,6 +34,8 @@ def dumps(
     shared: Mapping[str, Any] | None = None,
     owners: Sequence[Any] = (),
     recipes: Mapping[int, tuple[Any, ...]] | None = None,
+    *,
+    keep_views: bool = False,
 ) -> bytes:
     """Pickle `value` as it stands.
 
@@ -43,17 +46,32 @@ def dumps(
             their copies. Those in `shared` need no mention.
         recipes: Function and arguments that make an object anew, by the `id` of the object, for
             those that cannot be pickled.
+        keep_views: Whether arrays that show the memory of others will show that of their copies.
+            What is shown is then written as a whole.
     """
     shared = shared or {}
     buffer = io.BytesIO()
     names = {id(obj): name for name, obj in shared.items()}
-    _ExactPickler(buffer, names, (*shared.values(), *owners), recipes or {}).dump(value)
+    _ExactPickler(
+        buffer, names, (*shared.values(), *owners), recipes or {}, keep_views=keep_views
+    ).dump(value)
     return buffer.getvalue()
 
 
 def loads(blob: bytes, shared: Mapping[str, Any] | None = None) -> Any:
     """Rebuild what `dumps` wrote, with the objects in `shared` put in by name."""
     return _ExactUnpickler(io.BytesIO(blob), shared or {}).load()
+
+
+def visit(value: Any, found: dict[int, Any], shared: Mapping[str, Any] | None = None) -> None:
+    """Put every object that `dumps` would write into `found`, by its `id`.
+
+    Args:
+        value: As of `dumps`.
+        found: Added to; it keeps the objects alive, so that no `id` stands for two of them.
+        shared: Objects that `dumps` would write by name; they are left out.
+    """
+    _Visitor(io.BytesIO(), found, shared or {}).dump(value)
 
 
 def is_foreign_view(value: Any) -> bool:
@@ -87,11 +105,14 @@ class _ExactPickler(cloudpickle.Pickler):
         names: dict[int, str],
         owners: Sequence[Any],
         recipes: Mapping[int, tuple[Any, ...]],
+        *,
+        keep_views: bool = False,
     ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._names = names
         self._owners = owners
         self._recipes = recipes
+        self._keep_views = keep_views
 
     def persistent_id(self, obj: Any) -> str | None:
         return self._names.get(id(obj))
@@ -111,9 +132,25 @@ class _ExactPickler(cloudpickle.Pickler):
                 field = field_of_view(owner, obj)
                 if field is not None:
                     return getattr, (owner, field)
+        if self._keep_views and kind is np.ndarray and type(obj.base) is np.ndarray:
+            offset = obj.ctypes.data - obj.base.ctypes.data
+            return _view, (obj.base, offset, obj.shape, obj.strides, obj.dtype)
         if isinstance(obj, EzPickle):
             return _blank, (kind,), obj.__dict__, None, None, _set_attributes
         return super().reducer_override(obj)
+
+
+class _Visitor(_ExactPickler):
+    def __init__(self, file: io.BytesIO, found: dict[int, Any], shared: Mapping[str, Any]) -> None:
+        names = {id(obj): name for name, obj in shared.items()}
+        super().__init__(file, names, tuple(shared.values()), {})
+        self._found = found
+
+    def persistent_id(self, obj: Any) -> str | None:
+        name = super().persistent_id(obj)
+        if name is None:
+            self._found[id(obj)] = obj
+        return name
 
 
 class _ExactUnpickler(pickle.Unpickler):
@@ -121,8 +158,29 @@ class _ExactUnpickler(pickle.Unpickler):
         super().__init__(file)
         self._shared = shared
 
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("cloudpickle.cloudpickle", "_class_setstate"):
+            return _fill_class
+        return super().find_class(module, name)
+
     def persistent_load(self, pid: str) -> Any:
         return self._shared[pid]
+
+
+def _fill_class(kind: type, state: tuple[dict[str, Any], Any]) -> type:
+    """Give a class that travelled by value its attributes, unless it is here and has them already.
+
+    Its methods would be replaced, for all of this process, and a constant changed since set back.
+    """
+    if state[0].keys() <= kind.__dict__.keys():
+        return kind
+    return _class_setstate(kind, state)
+
+
+def _view(
+    base: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any
+) -> np.ndarray:
+    return np.ndarray(shape, dtype, base.reshape(-1, order="A"), offset, strides)
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,8 @@ class MujocoAdapter(AttributeAdapter):
 
         Args:
             fields: Names of MjData fields that a step may read before it simulates.
-            model_fields: Names of MjModel fields that the env changes, such as "body_pos".
+            model_fields: Names of MjModel arrays that the env changes, such as "body_pos" or
+                "opt.gravity".
         """
         super().__init__()
         self._fields = fields
@@ -162,17 +164,37 @@ class MujocoAdapter(AttributeAdapter):
     def changed_shared_fields(self, env: Any, before: dict[str, bytes] | None) -> dict[str, bytes]:
         """Return the model fields that differ from `before`, or all for None, as bytes.
 
-        Copies share the model, so none may change while the env runs.
+        Copies share the model, so none may change while the env runs. Its options count, too.
         """
         fields: dict[str, bytes] = {}
-        model, _ = self.simulator(env)
-        for name in dir(model):
-            value = None if name.startswith("_") else getattr(model, name)
-            if isinstance(value, np.ndarray) and name not in self._model_fields:
-                content = value.tobytes()
-                if before is None or before.get(name) != content:
-                    fields[name] = content
+        for owner, path, name in self._shared_fields(env):
+            content = np.asarray(getattr(owner, name)).tobytes()
+            if before is None or before.get(path) != content:
+                fields[path] = content
         return fields
+
+    def restore_shared_fields(self, env: Any, before: dict[str, bytes]) -> None:
+        """Write back what `changed_shared_fields` returned for None, where it has changed."""
+        changed = self.changed_shared_fields(env, before)
+        for owner, path, name in self._shared_fields(env):
+            if path in changed:
+                value = np.asarray(getattr(owner, name))
+                kept = np.frombuffer(before[path], value.dtype).reshape(value.shape)
+                if isinstance(getattr(owner, name), np.ndarray):
+                    value[...] = kept
+                else:
+                    setattr(owner, name, kept.item())
+
+    def _shared_fields(self, env: Any) -> list[tuple[Any, str, str]]:
+        """Return owner, path and name of each array of the model and each of its options."""
+        model, _ = self.simulator(env)
+        arrays = [(model, n, n) for n in dir(model) if isinstance(getattr(model, n), np.ndarray)]
+        options = [(model.opt, f"opt.{n}", n) for n in dir(model.opt) if not n.startswith("_")]
+        return [
+            (owner, path, name)
+            for owner, path, name in (*arrays, *options)
+            if path not in self._model_fields and not callable(getattr(owner, name))
+        ]
 
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         import mujoco
@@ -208,7 +230,7 @@ class _Buffers:
         self._size = mujoco.mj_stateSize(model, self._signature)
         arrays = {name: getattr(data, name) for name in fields if hasattr(data, name)}
         self._views = _runs(list(arrays.values()))
-        self._views += [getattr(model, name).reshape(-1) for name in model_fields]
+        self._views += [_model_array(model, name).reshape(-1) for name in model_fields]
         ends = np.cumsum([0, *(view.size for view in self._views)]).tolist()
         self._parts = [
             (view, slice(*span)) for view, span in zip(self._views, pairwise(ends), strict=True)
@@ -249,6 +271,19 @@ class _Buffers:
         )
         start = part.start + (field.ctypes.data - view.ctypes.data) // view.itemsize
         return slice(start, start + field.size)
+
+
+def _model_array(model: Any, path: str) -> np.ndarray:
+    try:
+        value = attrgetter(path)(model)
+    except AttributeError:
+        value = None
+    if not isinstance(value, np.ndarray):
+        raise ValueError(
+            f"model_fields names {path!r}, which is no array of an MjModel; name arrays, such as "
+            "'body_mass' or 'opt.gravity', and clone other numbers by get_state() and set_state()"
+        )
+    return value
 
 
 def _require_version(found: str, wanted: str) -> None:

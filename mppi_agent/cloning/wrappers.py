@@ -63,15 +63,21 @@ def has_state(wrapper: Any) -> bool:
 
 def is_passive(wrapper: Any) -> bool:
     """Say whether a wrapper only watches, records or resets: a private copy does without it."""
-    return isinstance(wrapper, _PASSIVE) or any(
-        kind.__module__.startswith("stable_baselines3") and kind.__name__ == "Monitor"
+    return any(_acts_as(wrapper, kind) for kind in _PASSIVE) or any(
+        kind.__module__ == "stable_baselines3.common.monitor" and _acts_as(wrapper, kind)
         for kind in type(wrapper).__mro__
     )
 
 
 def is_transparent(wrapper: Any) -> bool:
     """Say whether a wrapper leaves actions, observations, rewards and terminations as they are."""
-    return is_passive(wrapper) or isinstance(wrapper, _TRANSPARENT)
+    return is_passive(wrapper) or any(_acts_as(wrapper, kind) for kind in _TRANSPARENT)
+
+
+def _acts_as(wrapper: Any, kind: Any) -> bool:
+    """Say whether a wrapper steps and resets just as one of that kind does."""
+    own = type(wrapper)
+    return issubclass(own, kind) and (own.step, own.reset) == (kind.step, kind.reset)
 
 
 def not_state(wrapper: Any) -> frozenset[str]:

@@ -61,6 +61,9 @@ def make_dynamics(
         num_workers = num_cores()
     if num_workers < 1:
         raise ValueError(f"num_workers must be >= 1 or None (one per core), got {num_workers}")
+    brings_task = any(hasattr(env.unwrapped, name) for name in ("batch_task", "vector_task"))
+    if brings_task:  # others with a task are known to be
+        require_cloneable(env)
     fast = _fast_backend(env, num_workers)
     if fast is not None:
         oracle = EnvStepDynamics(env)
@@ -74,7 +77,8 @@ def make_dynamics(
             f"{difference}; using the slower env-step workers",
             stacklevel=2,
         )
-    require_cloneable(env)
+    if not brings_task:
+        require_cloneable(env)
     is_noisy = draws_noise(env)
     several = num_workers > 1
     slow = ProcessPoolDynamics(env, num_workers) if several else EnvStepDynamics(env)

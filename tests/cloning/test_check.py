@@ -213,3 +213,36 @@ def test_reset_that_writes_to_the_shared_model_is_found_and_curable():
     assert twin.unwrapped.model.body_mass[2] != mass == cured.unwrapped.model.body_mass[2]
     twin.restore(cured.snapshot())
     assert twin.unwrapped.model.body_mass[2] == mass
+
+
+class ChangingGravity(HopperEnv):
+    """Changes an option of its model in each reset."""
+
+    def reset_model(self):
+        self.model.opt.gravity[2] = -9.0 - self.np_random.random()
+        return super().reset_model()
+
+
+def test_options_of_the_model_are_looked_at_too_and_curable():
+    report = check_clones(ChangingGravity(), steps=30)
+    assert "shared model.opt.gravity" in str(report)
+    cured = Cloneable(ChangingGravity(), MujocoAdapter(model_fields=("opt.gravity",)))
+    assert check_clones(cured, steps=30).exact
+
+
+def test_a_check_leaves_the_model_as_it_was():
+    env = MovingGoal()
+    env.reset(seed=0)
+    env.model.opt.timestep *= 0.5
+    mass, timestep = env.model.body_mass.copy(), env.model.opt.timestep
+    check_clones(env, steps=30)
+    np.testing.assert_array_equal(env.model.body_mass, mass)
+    assert env.model.opt.timestep == timestep
+
+
+@pytest.mark.parametrize("name", ["body_mas", "nq", "opt.gravitation", "opt.timestep"])
+def test_a_model_field_that_is_no_array_is_named(name):
+    env = Cloneable(HopperEnv(), MujocoAdapter(model_fields=(name,)))
+    with pytest.raises(ValueError, match=f"model_fields names '{name}'"):
+        env.reset(seed=0)
+        env.snapshot()

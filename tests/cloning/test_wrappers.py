@@ -12,7 +12,7 @@ from clone_law import act, assert_law, sample_actions
 from gymnasium import wrappers
 
 from mppi_agent.cloning import Cloneable, find_cloneable
-from mppi_agent.dynamics import EnvStepDynamics, sub_env
+from mppi_agent.dynamics import EnvStepDynamics, make_dynamics, sub_env
 
 
 def plan(env):
@@ -140,3 +140,37 @@ def test_planning_leaves_monitor_and_vec_normalize_alone():
     plan(sub_env(env))
     after = env.obs_rms.mean, env.ret_rms.var, env.returns, monitor.rewards
     np.testing.assert_equal(list(after), list(before))
+
+
+class CostlyStatistics(wrappers.RecordEpisodeStatistics):
+    """Does more than its parent, which copies do without."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, reward - 100.0, *rest
+
+
+class EndsSooner(wrappers.TimeLimit):
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, self._elapsed_steps >= 7, truncated, info
+
+
+class QuietStatistics(wrappers.RecordEpisodeStatistics):
+    """Steps and resets as its parent does."""
+
+
+@pytest.mark.parametrize(
+    "wrap", [CostlyStatistics, lambda env: EndsSooner(env, 20), QuietStatistics]
+)
+def test_a_wrapper_derived_from_one_that_only_watches_counts_if_it_does_more(wrap):
+    env = Cloneable(wrap(gym.make("Pendulum-v1")))
+    env.reset(seed=0)
+    dynamics = make_dynamics(env, num_workers=1)
+    actions = np.zeros((1, 1, 10, 1), dtype=np.float32)
+    rollout = dynamics.rollout([env.snapshot()], actions)
+    for step in range(rollout.lengths[0, 0]):
+        _, reward, terminated, _, _ = env.step(actions[0, 0, step])
+        np.testing.assert_allclose(rollout.rewards[0, 0, step], reward, rtol=1e-12)
+    assert rollout.terminated[0, 0] == terminated
+    dynamics.close()

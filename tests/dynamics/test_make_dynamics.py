@@ -17,7 +17,7 @@ from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from mppi_agent.cloning import Cloneable
+from mppi_agent.cloning import Cloneable, NotCloneableError
 from mppi_agent.dynamics import (
     EnvStepDynamics,
     MujocoBatchDynamics,
@@ -232,6 +232,26 @@ def test_choosing_leaves_the_env_alone(env_id):
         np.testing.assert_array_equal(*actions)
         np.testing.assert_equal(chosen.step(actions[0]), untouched.step(actions[1]))
     np.testing.assert_equal(chosen.reset(), untouched.reset())
+
+
+class ChangingCheetah(HalfCheetahEnv):
+    """Brings its task, and another body with each reset."""
+
+    def reset_model(self):
+        self.model.body_mass[2] = 1.0 + self.np_random.random()
+        return super().reset_model()
+
+    def batch_task(self):
+        return locomotion.half_cheetah(self)
+
+
+def test_an_env_that_brings_its_task_must_be_cloneable_all_the_same():
+    env = Cloneable(ChangingCheetah())
+    env.reset(seed=0)
+    mass = env.unwrapped.model.body_mass.copy()
+    with pytest.raises(NotCloneableError, match=r"shared model.body_mass"):
+        make_dynamics(env, num_workers=1)
+    np.testing.assert_array_equal(env.unwrapped.model.body_mass, mass)
 
 
 def test_the_coarse_model_of_a_backend_is_another_model():
