@@ -6,6 +6,7 @@ without disturbing how it acts.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.cloning import Cloneable, find_cloneable
+from mppi_agent.cloning import Cloneable, find_cloneable, layers_above
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.dynamics.coordinates import coordinates_of
 from mppi_agent.dynamics.rollout import ClosedLoop
@@ -77,7 +78,8 @@ class MPPIAgent:
         sim_steps: Env steps simulated so far, acting and labelling.
 
     Raises:
-        ValueError: If the env cannot be cloned, or its action space is neither a bounded Box nor
+        ValueError: If the env cannot be cloned, or its actions are changed around the `Cloneable`,
+            or its action space is neither a bounded Box nor
             Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy; or
             proposals, reflexes or derivatives are wanted where a policy leads; or derivatives where
             the env has none.
@@ -292,6 +294,13 @@ class MPPIAgent:
             previous_controls=previous_controls,
             gains=gains,
         )
+        if not np.isfinite(plan.best_returns).all():
+            warnings.warn(
+                f"no finite return among {plan.returns.shape[1]} samples, so that the plan is worth "
+                "nothing: the simulation diverged, or rewards are NaN or infinite; look at these, "
+                "or lower noise_std or the simulator's time step",
+                stacklevel=3,
+            )
         plan = replace(plan, sim_steps=plan.sim_steps + policy_steps)
         self.sim_steps += plan.sim_steps
         return plan
@@ -367,16 +376,16 @@ def action_scaling(action_space: gym.Space) -> ActionScaling:
     Raises:
         ValueError: If the space is another one than Box, Discrete or MultiDiscrete, or unbounded.
     """
-    if isinstance(action_space, gym.spaces.Box):
+    if isinstance(action_space, gym.spaces.Box) and action_space.dtype.kind == "f":
         return BoxScaling(action_space.low, action_space.high)
     if isinstance(action_space, gym.spaces.Discrete):
         return CategoryScaling(action_space.n, action_space.start)
     if isinstance(action_space, gym.spaces.MultiDiscrete):
         return CategoryScaling(action_space.nvec, action_space.start)
     raise ValueError(
-        f"action_space={action_space} is not supported: MPPI plans in a bounded Box, Discrete or "
-        "MultiDiscrete space; give the env one of them with gymnasium.wrappers.TransformAction, "
-        "MultiDiscrete([2] * n) for MultiBinary(n), say"
+        f"action_space={action_space} is not supported: MPPI plans in a bounded Box of floats, a "
+        "Discrete or a MultiDiscrete space; give the env one of them with "
+        "gymnasium.wrappers.TransformAction, MultiDiscrete([2] * n) for MultiBinary(n), say"
     )
 
 
@@ -388,9 +397,15 @@ def _open(env: str | gym.Env | Any) -> Any:
         sub_env(env)
         return env
     try:
-        find_cloneable(env)
+        above = layers_above(env)
     except TypeError:
         return Cloneable(env)
+    for layer in above:
+        if isinstance(layer, gym.ActionWrapper):
+            raise ValueError(
+                f"{type(layer).__name__} is around the Cloneable in {env}, where plans know "
+                "nothing of it: put it inside, as in Cloneable(RescaleAction(env, -1, 1))"
+            )
     return env
 
 

@@ -180,8 +180,9 @@ def run_plan(
     with contextlib.ExitStack() as stack:
         if video is not None:
             stack.enter_context(headless())
-        render_mode = None if video is None else "rgb_array"
-        env = Cloneable(gym.make(env_id, render_mode=render_mode))
+        # An env of your own may not know the argument.
+        made = gym.make(env_id) if video is None else gym.make(env_id, render_mode="rgb_array")
+        env = Cloneable(made)
         stack.callback(env.close)
         dynamics = make_dynamics(env)
         stack.callback(dynamics.close)

@@ -91,16 +91,38 @@ def test_check_reports_an_exactly_cloneable_env(capsys):
     assert result["backend"] in capsys.readouterr().out
 
 
-def test_check_prints_one_json_object_for_an_env_that_prints(capsys, monkeypatch):
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_an_env_that_prints_leaves_the_json_alone(command, capsys, monkeypatch):
     def step(self, action):
         print("hello from the env")
         return original(self, action)
 
     original = PendulumEnv.step
     monkeypatch.setattr(PendulumEnv, "step", step)
-    assert main(["check", "Pendulum-v1", "--json"]) == 0
+    steps = [] if command == "check" else ["--steps", "2"]
+    assert main([command, "Pendulum-v1", "--json", *steps]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["exact"] and "hello from the env" in captured.err
+    assert json.loads(captured.out)["env"] == "Pendulum-v1" and "hello" in captured.err
+
+
+def test_what_is_no_number_is_null_in_json(capsys, monkeypatch):
+    def step(self, action):
+        observation, _, *rest = original(self, action)
+        return observation, float("nan"), *rest
+
+    original = PendulumEnv.step
+    monkeypatch.setattr(PendulumEnv, "step", step)
+    with pytest.warns(UserWarning):
+        assert main(["plan", "Pendulum-v1", "--json", "--steps", "2"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert found["mean_return"] is None and found["returns"] == [None]
+
+
+def test_a_negative_seed_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", "Pendulum-v1", "--seed", "-1"])
+    assert caught.value.code == 2
+    assert "--seed: must be >= 0, got -1" in capsys.readouterr().err
 
 
 def test_plan_prints_return_time_and_effective_sample_size(capsys):

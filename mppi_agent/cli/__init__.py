@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from mppi_agent import __version__
-from mppi_agent.cli.commands import INTERRUPTED
+from mppi_agent.cli.commands import CLOSED_PIPE, INTERRUPTED
 from mppi_agent.cli.export import add_export
 from mppi_agent.cli.measure import add_bench, add_check, add_compare
 from mppi_agent.cli.plan import add_plan, add_tune
@@ -16,6 +20,9 @@ from mppi_agent.env_ids import make_env
 from mppi_agent.media import MediaError
 
 __all__ = ["main"]
+
+# Of envs and of torch, too; what is not here is a fault of ours, and shows its traceback.
+_FOR_USERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MediaError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,17 +33,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 for success, 1 if `check` finds an env that cannot be cloned exactly, 2 for bad
-        input, 130 after Ctrl-C, 143 after SIGTERM.
+        input, 130 after Ctrl-C, 141 where nobody reads on, 143 after SIGTERM.
     """
     options = _parser().parse_args(argv)
+    options.stdout = sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a result is worth more than its plus-minus sign
+    # What envs print must not get into the JSON.
+    printed = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
-        if getattr(options, "env", None) is not None:
-            make_env(options.env).close()
-        return int(options.run(options))
+        with printed:
+            if getattr(options, "env", None) is not None:
+                make_env(options.env).close()
+            return int(options.run(options))
     except KeyboardInterrupt:
+        if argv is None:  # a second one would cut the cleaning up
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("mppi-agent: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, TypeError, OSError, ImportError, MediaError) as error:
+    except BrokenPipeError:  # of `| head`, say
+        sys.stdout = open(os.devnull, "w")
+        return CLOSED_PIPE
+    except _FOR_USERS as error:
         if options.debug:
             raise
         message = " ".join(str(error).split()) or type(error).__name__

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["INTERRUPTED", "add_command", "add_device", "print_result"]
+__all__ = ["CLOSED_PIPE", "INTERRUPTED", "add_command", "add_device", "print_result"]
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
+CLOSED_PIPE = 141  # and for a pipe that nobody reads
 
 
 def add_command(
@@ -31,7 +33,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=run, env=None)
-    command.add_argument("--seed", type=int, default=default_seed, help=seed_help)
+    command.add_argument("--seed", type=_seed, default=default_seed, help=seed_help)
     command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return command
@@ -43,5 +45,21 @@ def add_device(command: argparse.ArgumentParser, default: str | None = "auto") -
 
 
 def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
-    """Print what a command found, as text or as one JSON object."""
-    print(json.dumps(result) if options.json else text)
+    """Print what a command found, as text or as one JSON object, null for what is no number."""
+    said = json.dumps(_finite(result), allow_nan=False) if options.json else text
+    print(said, file=options.stdout, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"must be >= 0, got {seed}")
+    return seed

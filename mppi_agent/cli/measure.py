@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,7 @@ def _check(options: argparse.Namespace) -> int:
 
     env = make_env(options.env)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # the env may print
-            report = check_cloneable(env, seed=options.seed)
+        report = check_cloneable(env, seed=options.seed)
     finally:
         env.close()
     result = {
@@ -139,7 +137,7 @@ def _bench(options: argparse.Namespace) -> int:
             seed=options.seed,
         )
         text = "\n".join(map(str, reports))
-        print_result(options, [report.as_dict() for report in reports], text)
+        print_result(options, {"models": [report.as_dict() for report in reports]}, text)
         return 0
 
     result = bench_planner(

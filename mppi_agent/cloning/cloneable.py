@@ -31,7 +31,7 @@ from mppi_agent.cloning.wrappers import (
 )
 from mppi_agent.interfaces import EnvState, Observation, StateAdapter
 
-__all__ = ["Cloneable", "find_cloneable", "pack", "unpack"]
+__all__ = ["Cloneable", "find_cloneable", "layers_above", "pack", "unpack"]
 
 
 class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -281,6 +281,18 @@ def find_cloneable(env: Any) -> Cloneable:
             )
         layer = layer.env
     return layer
+
+
+def layers_above(env: Any) -> list[Any]:
+    """Return the wrappers around the Cloneable in a chain that do more than watch, outermost first.
+
+    Simulations know nothing of them.
+
+    Raises:
+        TypeError: If there is no Cloneable.
+    """
+    layers, cloneable = layers_of(env), find_cloneable(env)
+    return [layer for layer in layers[: layers.index(cloneable)] if not is_passive(layer)]
 
 
 def pack(cloneable: Cloneable) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
@@ -10,9 +12,12 @@ import numpy as np
 
 from mppi_agent.cloning.base import apply_generator
 from mppi_agent.cloning.cloneable import Cloneable
+from mppi_agent.cloning.wrappers import layers_of
 from mppi_agent.interfaces import EnvState
 
-__all__ = ["draws_noise", "noise_ahead", "with_noise"]
+__all__ = ["drawn_from", "noise_ahead", "with_noise"]
+
+_GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 
 
 def noise_ahead(state: EnvState) -> bytes:
@@ -37,13 +42,18 @@ def with_noise(state: EnvState, seed: int) -> EnvState:
     return replace(state, extras=state.extras._replace(rng=fresh))
 
 
-def draws_noise(cloneable: Cloneable, steps: int = 50) -> bool:
-    """Say whether the env's steps draw from `env.np_random`, by a look at a few random ones.
+def drawn_from(cloneable: Cloneable, steps: int = 50) -> set[str]:
+    """Return which generators the env's steps draw from, by a look at a few random ones.
 
     Args:
         cloneable: Only read.
         steps: How many to try; noise that is rarer than that is not found.
+
+    Returns:
+        "np_random" for the one that Gymnasium gives each env, and the names of attributes of env
+        and wrappers that hold others.
     """
+    drawn: set[str] = set()
     space = deepcopy(cloneable.action_space)
     space.seed(0)
     must_reset = True
@@ -51,9 +61,19 @@ def draws_noise(cloneable: Cloneable, steps: int = 50) -> bool:
         for seed in range(steps):
             if must_reset:
                 copy.reset(seed=seed)
-            before = noise_ahead(copy.snapshot())
+            before = _ahead(copy)
             _, _, terminated, truncated, _ = copy.step(space.sample())
-            if noise_ahead(copy.snapshot()) != before:
-                return True
+            drawn.update(name for name, noise in _ahead(copy).items() if before.get(name) != noise)
             must_reset = terminated or truncated
-    return False
+    return drawn
+
+
+def _ahead(cloneable: Cloneable) -> dict[str, bytes]:
+    """Return what tells the state of each generator."""
+    own = {
+        name: pickle.dumps(value)
+        for layer in layers_of(cloneable)
+        for name, value in vars(layer).items()
+        if isinstance(value, _GENERATORS) and name != "_np_random"
+    }
+    return {**own, "np_random": noise_ahead(cloneable.snapshot())}

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from mppi_agent.cloning import Cloneable, find_cloneable, require_cloneable, unpack
-from mppi_agent.cloning.noise import draws_noise
+from mppi_agent.cloning.noise import drawn_from
 from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.ensemble import EnsembleDynamics
 from mppi_agent.dynamics.env_step import EnvStepDynamics
@@ -79,10 +79,18 @@ def make_dynamics(
         )
     if not brings_task:
         require_cloneable(env)
-    is_noisy = draws_noise(env)
+    drawn = drawn_from(env)
+    foreseen = sorted(drawn - {"np_random"})
+    if foreseen:
+        warnings.warn(
+            f"steps of {type(env.unwrapped).__name__} draw from {', '.join(foreseen)}, which "
+            "clones repeat, so that plans foresee the noise; let them draw from self.np_random, "
+            "which simulations draw anew",
+            stacklevel=2,
+        )
     several = num_workers > 1
     slow = ProcessPoolDynamics(env, num_workers) if several else EnvStepDynamics(env)
-    return resample_noise(slow, noise_draws) if is_noisy else slow
+    return resample_noise(slow, noise_draws) if "np_random" in drawn else slow
 
 
 def coarse_model_of(dynamics: Dynamics, substeps: int, cure: str) -> Dynamics | None:

@@ -286,7 +286,7 @@ def action_head(space: gym.Space, random_share: float = 0.0) -> ActionHead:
     Raises:
         ValueError: If no policy of MPPIGPS can act in the space.
     """
-    if isinstance(space, spaces.Box):
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
             raise ValueError(
                 f"action_space={space} is unbounded: MPPIGPS samples between bounds; give it some "
@@ -301,9 +301,9 @@ def action_head(space: gym.Space, random_share: float = 0.0) -> ActionHead:
             )
         return CategoricalHead(space.shape or (), random_share)
     raise ValueError(
-        f"action_space={space} is not supported: MPPIGPS needs a bounded Box, a Discrete or a "
-        "MultiDiscrete space; give the env one of them with gymnasium.wrappers.TransformAction, "
-        "MultiDiscrete([2] * n) for MultiBinary(n), say"
+        f"action_space={space} is not supported: MPPIGPS needs a bounded Box of floats, a Discrete "
+        "or a MultiDiscrete space; give the env one of them with "
+        "gymnasium.wrappers.TransformAction, MultiDiscrete([2] * n) for MultiBinary(n), say"
     )
 
 

@@ -100,6 +100,7 @@ class GuidedAlgorithm(BaseAlgorithm):
         self._timer = PhaseTimer()
         self._round = 0
         self._round_step = 0
+        self._resets_at_the_end: list[int] = []
 
     @abstractmethod
     def make_engine(self) -> Engine:
@@ -288,6 +289,11 @@ class GuidedAlgorithm(BaseAlgorithm):
             self._engine = self.resume_point.restore(self.env, self.make_engine)
             vars(self).update(self.resume_point.attributes)
             self.resume_point = None
+        elif self._engine is not None and self._resets_at_the_end != self._count_resets():
+            # Somebody else, `evaluate_policy` perhaps, has acted in the env since.
+            self._last_obs = None  # SB3 resets the env then
+            self._round_step = 0
+            self._engine.labeler.forget()
         self._monitor.go_on(self._plain_policy)
 
     @contextmanager
@@ -298,11 +304,15 @@ class GuidedAlgorithm(BaseAlgorithm):
             try:
                 yield
             finally:
+                self._resets_at_the_end = self._count_resets()
                 self.clock = None  # a callback's, whose training is over
                 self.policy.set_training_mode(False)  # an update may have been interrupted
                 if self._engine is not None:
                     result = self._monitor.finish(self._engine, self._plain_policy)
                     self.num_sim_steps += result.sim_steps
+
+    def _count_resets(self) -> list[int]:
+        return [] if self.env is None else self.env.get_attr("num_resets")
 
     @property
     def _plain_policy(self) -> ActorCriticPolicy:
@@ -337,6 +347,7 @@ class GuidedAlgorithm(BaseAlgorithm):
         self._take_up(reset_num_timesteps=False)
         if self._last_obs is None:
             self._last_obs = env.reset()  # type: ignore[assignment]
+        self._resets_at_the_end = self._count_resets()
         return self._get_engine()
 
     def _get_engine(self) -> Engine:

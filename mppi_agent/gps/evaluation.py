@@ -81,7 +81,8 @@ def evaluate(
         discount: Of the returns that the value head is held against; None: it is not judged.
 
     Returns:
-        One return per state; a simulation that diverges ends there.
+        One return per state. A simulation that diverges ends there, and counts no more than the
+        lowest of those that do not, or -inf where all do: where steps cost, to break it would pay.
     """
     simulations.restore(states)
     observations = stack_observations([state.observation for state in states])
@@ -90,6 +91,7 @@ def evaluate(
     values = np.zeros((max_episode_steps, num))
     beyond = np.zeros((max_episode_steps, num))
     visited = np.zeros((max_episode_steps, num), dtype=bool)
+    diverged = np.zeros(num, dtype=bool)
     running = np.arange(num)
     for t in range(max_episode_steps):
         seen = view.observe(select_rows(observations, running))
@@ -98,6 +100,7 @@ def evaluate(
             values[t, running] = view.values(policy, seen)
         step = simulations.step(view.best_actions(policy, seen), running)
         rewards[t, running] = np.where(step.diverged, 0.0, step.rewards)
+        diverged[running] = step.diverged
         write_rows(observations, running, step.observations)
         is_cut = step.truncated | (t + 1 == max_episode_steps)
         cut = running[is_cut & ~(step.terminated | step.diverged)]
@@ -111,7 +114,11 @@ def evaluate(
     r2 = float("nan")
     if discount is not None:
         r2 = _explained(rewards, values, beyond, visited, discount)
-    return Evaluation(rewards.sum(axis=0), int(visited.sum()), r2)
+    returns = rewards.sum(axis=0)
+    if diverged.any():
+        returns[diverged] = np.minimum(returns, returns[~diverged].min(initial=np.inf))[diverged]
+        returns[diverged] = -np.inf if diverged.all() else returns[diverged]
+    return Evaluation(returns, int(visited.sum()), r2)
 
 
 def _explained(

@@ -62,7 +62,7 @@ class Guidance:
     def __init__(self, seed: np.random.SeedSequence) -> None:
         self.configure(GuidanceConfig())
         self._budget = StepBudget()
-        self._rng = np.random.default_rng(seed)
+        self.reseed(seed)
         self._is_paying = False
         self._patience = 1
         self._next_phase = self._config.interval
@@ -80,6 +80,10 @@ class Guidance:
         starts that no episode begins from distract it.
         """
         return self._is_paying
+
+    def reseed(self, seed: np.random.SeedSequence) -> None:
+        """Choose states and labels by another seed from now on."""
+        self._rng = np.random.default_rng(seed)
 
     def configure(self, config: GuidanceConfig) -> None:
         """Change the settings; what was measured so far is kept."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 from stable_baselines3.common.utils import update_learning_rate
 from torch.nn import functional as F
 
@@ -140,6 +141,10 @@ class TrustRegionUpdate:
         self._step_scale = 1.0
         self._return_mean = 0.0
         self._return_std = 0.0
+
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Shuffle samples by another generator from now on."""
+        self._rng = rng
 
     def configure(self, config: UpdateConfig, policy_loss: PolicyLoss | None = None) -> None:
         """Change the settings; the adapted step size is kept."""
@@ -336,8 +341,9 @@ class TrustRegionUpdate:
 
 
 def _is_separable(policy: ActorCriticPolicy) -> bool:
-    shares_weights = policy.share_features_extractor and any(
-        True for _ in policy.features_extractor.parameters()
+    shares_weights = type(policy.mlp_extractor) is not MlpExtractor or (
+        policy.share_features_extractor
+        and any(True for _ in policy.features_extractor.parameters())
     )
     # Dropout in two threads would draw from one generator in an order that no seed fixes.
     draws = any(isinstance(part, th.nn.modules.dropout._DropoutNd) for part in policy.modules())

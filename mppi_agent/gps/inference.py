@@ -24,7 +24,8 @@ class DirectMode(ActorCriticPolicy):
     """
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        if not (deterministic and isinstance(self.action_dist, DiagGaussianDistribution)):
+        is_gaussian = isinstance(self.action_dist, DiagGaussianDistribution)
+        if not (deterministic and is_gaussian and _ends_in_action_net(self)):
             return super()._predict(observation, deterministic)
         features = BaseModel.extract_features(self, observation, self.pi_features_extractor)
         return self.action_net(self.mlp_extractor.forward_actor(features))
@@ -34,8 +35,8 @@ class DirectMode(ActorCriticPolicy):
 def mean_actions(policy: ActorCriticPolicy, observations: PyTorchObs) -> th.Tensor:
     """Return the noise-free actions of a Gaussian policy, env units, shape (N, nu)."""
     policy = _uncompiled(policy)
-    own = type(policy)._predict
-    if own not in (ActorCriticPolicy._predict, DirectMode._predict) or not _has_plain_net(policy):
+    is_direct = type(policy)._predict in (ActorCriticPolicy._predict, DirectMode._predict)
+    if not (is_direct and _ends_in_action_net(policy) and _has_plain_net(policy)):
         return policy._predict(observations, deterministic=True)
     features = BaseModel.extract_features(policy, observations, policy.pi_features_extractor)
     return policy.action_net(_run(policy.mlp_extractor.policy_net, features))
@@ -55,6 +56,14 @@ def values(policy: ActorCriticPolicy, observations: PyTorchObs) -> th.Tensor:
 def _uncompiled(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     """Return the policy that `torch.compile` wrapped, or itself: both take the same way."""
     return getattr(policy, "_orig_mod", policy)
+
+
+def _ends_in_action_net(policy: ActorCriticPolicy) -> bool:
+    """Say whether the mean of the distribution is what the last layer says, as in SB3."""
+    return all(
+        getattr(type(policy), name) is getattr(ActorCriticPolicy, name)
+        for name in ("get_distribution", "_get_action_dist_from_latent")
+    )
 
 
 def _has_plain_net(policy: ActorCriticPolicy) -> bool:

@@ -200,9 +200,11 @@ class MPPIGPS(GuidedAlgorithm):
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
+        super().set_random_seed(self.seed)
         if not hasattr(self, "_update"):
             self._start_afresh()
+        elif self.seed != getattr(self, "_spawned_from", self.seed):  # given to `load`
+            self._reseed()
         self._configure()
         check_observation_space(self.observation_space)
         if self.resume_point is not None:
@@ -250,10 +252,31 @@ class MPPIGPS(GuidedAlgorithm):
             **default_policy_kwargs(self.policy_class),
             **self.policy_kwargs,
         }
-        self._engine_seed, update_seed, label_seed = np.random.SeedSequence(self.seed).spawn(3)
+        update_seed, label_seed = self._spawn_seeds()
         self._update = TrustRegionUpdate(np.random.default_rng(update_seed))
         self._guidance = Guidance(label_seed)
         self._monitor = Monitor(self.gamma)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed everything random, as the constructor's `seed` does; best before `learn`.
+
+        Simulations that a training has begun with keep their seeds.
+        """
+        super().set_random_seed(seed)
+        if seed is not None:
+            self.seed = seed
+            self._reseed()
+
+    def _reseed(self) -> None:
+        update_seed, label_seed = self._spawn_seeds()
+        self._update.reseed(np.random.default_rng(update_seed))
+        self._guidance.reseed(label_seed)
+
+    def _spawn_seeds(self) -> list[np.random.SeedSequence]:
+        """Return the seeds of what learns; simulations made from now on have theirs, too."""
+        self._spawned_from = self.seed
+        self._engine_seed, *others = np.random.SeedSequence(self.seed).spawn(3)
+        return others
 
     def make_engine(self) -> Engine:
         """Return simulations, expert and archive for the env that the model has now."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mppi_agent.cloning import Cloneable
-from mppi_agent.cloning.noise import draws_noise, noise_ahead, with_noise
+from mppi_agent.cloning.noise import drawn_from, noise_ahead, with_noise
 from mppi_agent.dynamics import EnvStepDynamics, ProcessPoolDynamics, make_dynamics
 from mppi_agent.dynamics.noise import ResampledDynamics, resample_noise
 from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig
@@ -46,12 +46,31 @@ def ones(num: int) -> np.ndarray:
 
 
 def test_noise_is_noticed_where_steps_draw_it(env):
-    assert draws_noise(env)
-    assert not draws_noise(Cloneable(gym.make("Pendulum-v1")))  # draws in reset only
-    assert not draws_noise(Cloneable(gym.make("CartPole-v1")))
+    assert drawn_from(env) == {"np_random"}
+    assert not drawn_from(Cloneable(gym.make("Pendulum-v1")))  # draws in reset only
+    assert not drawn_from(Cloneable(gym.make("CartPole-v1")))
     before = noise_ahead(env.snapshot())
-    draws_noise(env)
+    drawn_from(env)
     assert noise_ahead(env.snapshot()) == before
+
+
+class OwnGenerator(Bet):
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.rng = np.random.default_rng(int(self.np_random.integers(2**31)))
+        return np.zeros(1), {}
+
+    def step(self, action):
+        drawn = self.rng.normal()
+        return np.array([drawn]), float(action[0] * drawn - fee(action[0])), False, False, {}
+
+
+def test_noise_that_plans_foresee_is_warned_of():
+    env = Cloneable(OwnGenerator())
+    env.reset(seed=0)
+    assert drawn_from(env) == {"rng"}
+    with pytest.warns(UserWarning, match="OwnGenerator draw from rng, .* from self.np_random"):
+        make_dynamics(env, num_workers=1).close()
 
 
 def test_other_noise_is_a_copy_of_the_state_with_another_generator(env):

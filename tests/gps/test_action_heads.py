@@ -112,7 +112,8 @@ def test_logits_have_no_units(space):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.MultiBinary(2), r"needs a bounded Box, a Discrete or a MultiDiscrete.*\[2\] \* n"),
+        (spaces.MultiBinary(2), r"needs a bounded Box of floats, a Discrete or .*\[2\] \* n"),
+        (spaces.Box(0, 5, (1,), np.int32), "needs a bounded Box of floats"),
         (spaces.Discrete(3, start=1), "actions count from 0 along one axis; convert them with"),
         (spaces.MultiDiscrete([[2, 2], [2, 2]]), "actions count from 0 along one axis"),
         (spaces.Box(-np.inf, 1.0, (1,)), "unbounded: MPPIGPS samples between bounds"),

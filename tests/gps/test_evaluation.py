@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from toy_envs import CutsItself, Target, make_policy, make_target, target_dynamics
 
@@ -9,6 +11,7 @@ from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics
 from mppi_agent.gps.evaluation import _explained, evaluate
 from mppi_agent.gps.view import PolicyView
+from mppi_agent.interfaces import StepBatch
 
 
 def test_returns_equal_those_of_the_env_itself():
@@ -60,3 +63,25 @@ def test_an_episode_that_the_env_cuts_ends_there_and_the_value_head_says_what_fo
         explained.append(result.value_r2)
     np.testing.assert_array_equal(*returns)
     assert explained[0] == explained[1]
+
+
+def test_to_break_the_simulation_is_never_better_than_to_go_on():
+    policy, env = make_policy(), make_target()
+    view = PolicyView(None, env.action_space)
+
+    def returns(breaks: list[bool]) -> np.ndarray:
+        dynamics = target_dynamics(offset=-5.0)  # each step costs
+        simulations = dynamics.simulations(3)
+        step = simulations.step
+        simulations.step = lambda *args: broken(step(*args), np.array(breaks))
+        states = dynamics.initial_states(3, np.random.default_rng(0))
+        return evaluate(policy, view, simulations, states, 7).returns
+
+    def broken(batch: StepBatch, breaks: np.ndarray) -> StepBatch:
+        first = len(batch.diverged) == 3
+        return replace(batch, diverged=breaks) if first else batch
+
+    sound = returns([False] * 3)
+    assert (sound < -5.0).all()
+    np.testing.assert_array_equal(returns([True, False, False]), [sound[1:].min(), *sound[1:]])
+    np.testing.assert_array_equal(returns([True] * 3), [-np.inf] * 3)

@@ -57,6 +57,23 @@ class Opposite(MlpPolicy):
         return -super().predict_values(obs)
 
 
+class Squashed(MlpPolicy):
+    """Its actions are another function of what its last layer says."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        mean = th.tanh(3 * self.action_net(latent_pi))
+        return self.action_dist.proba_distribution(mean, self.log_std)
+
+
+def test_a_policy_with_a_distribution_of_its_own_is_asked():
+    policy = Squashed(Target.observation_space, Target.action_space, lambda _: 0.0)
+    seen = observations()
+    with th.no_grad():
+        policy.action_net.weight.normal_()
+        expected = policy.get_distribution(seen).mode()
+    np.testing.assert_array_equal(mean_actions(policy, seen), expected)
+
+
 def test_a_policy_that_answers_in_its_own_way_is_asked():
     th.manual_seed(0)
     policy = Opposite(Target.observation_space, Target.action_space, lambda _: 0.0)

@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger, configure
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from toy_envs import CutsItself, Target, make_target
 from toy_models import Watch, make, pendulum, pendulums, same, weights
 
@@ -382,6 +382,58 @@ def test_envs_that_are_not_cloneable_are_refused():
     model = make()
     with pytest.raises(TypeError, match="wrapper_class=Cloneable"):
         model.set_env(make_vec_env("Pendulum-v1", 1))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: gym.wrappers.TransformReward(env, lambda reward: reward + 1000.0),
+        lambda env: gym.wrappers.TimeLimit(env, 3),
+        lambda env: DummyVecEnv([lambda: gym.wrappers.RescaleAction(env, -9.0, 9.0)]),
+    ],
+)
+def test_wrappers_that_simulations_would_not_know_of_are_refused(wrap):
+    with pytest.raises(ValueError, match=r"around the Cloneable .* put it inside"):
+        make(wrap(Cloneable(pendulum())))
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "message"),
+    [
+        ({"planner": {"horizon": 3}}, TypeError, "planner must be an MPPIConfig, or None, got"),
+        ({"dynamics": "mujoco"}, TypeError, "dynamics must be a Dynamics"),
+        ({"expert_policy": "ppo"}, TypeError, "expert_policy must be an SB3 model"),
+        ({"policy_loss": "clipped"}, TypeError, "policy_loss must be a PolicyLoss"),
+        ({"ent_coef": float("inf")}, ValueError, "ent_coef must be >= 0 and finite, got inf"),
+        ({"env": 3}, TypeError, "env must be an env id, a Gymnasium env or a VecEnv, got 3"),
+        ({"policy_kwargs": {"log_std_init": -3}}, ValueError, "log_std_init=-3.* pass init_std"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named_at_once(setting, error, message):
+    with pytest.raises(error, match=message):
+        make(**setting)
+
+
+def test_a_seed_that_comes_later_counts_as_well():
+    expected = weights(make(seed=3).learn(24))
+    late = make(seed=None)
+    th.manual_seed(0)
+    late.set_random_seed(3)
+    late.policy.load_state_dict(make(seed=3).policy.state_dict())
+    late.set_random_seed(3)
+    late.env.seed(3)
+    assert same(weights(late.learn(24)), expected)
+
+
+def test_training_goes_on_from_a_reset_where_somebody_acted_in_its_env():
+    model = make()
+    model.learn(12)
+    evaluate_policy(model, model.get_env(), 1, warn=False)
+    model.learn(4, reset_num_timesteps=False)
+    history = model._engine.labeler._history[0]
+    assert len(history) == 4
+    for step in history:
+        np.testing.assert_allclose(step.observation, step.state.observation)
 
 
 class ScriptedEvaluations:

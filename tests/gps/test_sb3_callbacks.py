@@ -28,7 +28,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from toy_envs import make_target
+from toy_envs import Target, make_target
 from toy_models import Watch, small
 
 from mppi_agent.gps import MPPIGPS
@@ -238,7 +238,7 @@ class EverySecondSucceeds(gym.Wrapper):
 
 def test_the_success_rate_is_logged(tmp_path):
     """SB3: test_rollout_success_rate_onpolicy_algo, test_eval_success_logging."""
-    model = small(EverySecondSucceeds(target()))
+    model = small(Monitor(EverySecondSucceeds(gym.wrappers.TimeLimit(Target(), 6))))
     record = Recorded(model, tmp_path)
     evaluation = EvalCallback(
         EverySecondSucceeds(target()), eval_freq=12, n_eval_episodes=2, verbose=0
