@@ -19,10 +19,11 @@ import gymnasium as gym
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
-__all__ = ["BASELINES", "Baseline", "baseline_for", "make_baseline"]
+__all__ = ["BASELINES", "Baseline", "baseline_for", "make_baseline", "policy_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +80,16 @@ def make_baseline(
         raise ValueError(f"SAC needs a Box action space, {env_id} has {env.action_space}")
     if settings.normalize:
         env = VecNormalize(env, gamma=settings.options.get("gamma", 0.99))
-    is_dict = isinstance(env.observation_space, gym.spaces.Dict)
-    policy = "MultiInputPolicy" if is_dict else "MlpPolicy"
+    policy = policy_name(env.observation_space)
     algorithm: type[BaseAlgorithm] = PPO if algo == "ppo" else SAC
     return algorithm(policy, env, seed=seed, device=device, verbose=verbose, **settings.options)
+
+
+def policy_name(observation_space: gym.Space) -> str:
+    """Return the name of Stable-Baselines3's policy for a kind of observations."""
+    if isinstance(observation_space, gym.spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
 
 
 def _relu_256(log_std_init: float) -> dict[str, Any]:

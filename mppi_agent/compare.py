@@ -273,9 +273,10 @@ def _add_planners(
     )
     for row in result.rows:
         if row.algorithm == "MPPIGPS":
-            mean = row.evaluation.returns[: len(seeds)].mean()
+            same = row.evaluation.returns[: len(seeds)]
+            which = f"the {len(seeds)}" if len(same) == len(seeds) else f"{len(same)} of the"
             result.notes.append(
-                f"on the {len(seeds)} seeds of the rows that plan, MPPIGPS alone returns {mean:.1f}"
+                f"on {which} seeds of the rows that plan, MPPIGPS alone returns {same.mean():.1f}"
             )
 
 

@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from mppi_agent.dynamics.env_step import time_limit_of
 from mppi_agent.dynamics.observations import join_observations, select_rows, stack_observations
 from mppi_agent.interfaces import Observation, Policy
 
@@ -100,7 +101,7 @@ def record(
             f"demonstrations hold arrays or flat dicts of them, got {space}; "
             "wrap the env in gymnasium.wrappers.FlattenObservation"
         )
-    if env.spec is None or env.spec.max_episode_steps is None:
+    if time_limit_of(env) is None:
         raise ValueError(f"{env} has no time limit; make it with gym.make, or wrap it in TimeLimit")
     return [_record_episode(policy, env, int(seed), deterministic) for seed in seeds]
 

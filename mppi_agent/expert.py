@@ -279,8 +279,7 @@ class MPPIAgent:
             proposals = np.concatenate(parts, axis=1)
         elif self._guide is not None:
             shape = self._room_for(proposals), horizon
-            sampled = self._guide.plans(states, shape, self._policy_noise_std, rng)
-            policy_steps = sampled[..., 0].size
+            sampled, policy_steps = self._guide.plans(states, shape, self._policy_noise_std, rng)
             first, others = sampled[:, :1], sampled[:, 1:]
             parts = [proposals, first] if nominal_first else [first, proposals]
             proposals = np.concatenate([*parts, others], axis=1)
@@ -296,9 +295,9 @@ class MPPIAgent:
         )
         if not np.isfinite(plan.best_returns).all():
             warnings.warn(
-                f"no finite return among {plan.returns.shape[1]} samples, so that the plan is worth "
-                "nothing: the simulation diverged, or rewards are NaN or infinite; look at these, "
-                "or lower noise_std or the simulator's time step",
+                f"no finite return among {plan.returns.shape[1]} samples, so that the plan is "
+                "worth nothing: the simulation diverged, or rewards are NaN or infinite; look at "
+                "these, or lower noise_std or the simulator's time step",
                 stacklevel=3,
             )
         plan = replace(plan, sim_steps=plan.sim_steps + policy_steps)
@@ -414,4 +413,6 @@ def _has_rows(observation: Observation, space: gym.Space) -> bool:
         assert isinstance(space, gym.spaces.Dict)
         key = next(iter(observation))
         return np.ndim(observation[key]) > len(space[key].shape or ())
+    if isinstance(space, gym.spaces.Tuple):
+        return np.ndim(observation) > 1 + len(space[0].shape or ())
     return np.ndim(observation) > len(space.shape or ())

@@ -6,6 +6,7 @@ observations --as the policy saw them in training--> predict --> normalised cont
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,11 @@ class Guide:
     @property
     def leaf_value(self) -> LeafValue | None:
         """Return the policy's values for the end of plans; None: it has none, or none yet."""
-        return getattr(self._policy, "leaf_value", None)
+        value: LeafValue | None = getattr(self._policy, "leaf_value", None)
+        if value is None or _has_own_env(self._policy):
+            return value
+        # It cannot know how the env of its training showed itself.
+        return replace(value, predict=lambda seen: value.predict(self._shown(seen)))
 
     def controls(self, observations: Observation) -> np.ndarray:
         """Return what the policy would do, normalised, one row per observation."""
@@ -51,7 +56,7 @@ class Guide:
         shape: tuple[int, int],
         noise_std: float,
         rng: np.random.Generator,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, int]:
         """Run the policy closed loop from each state, the first time without noise.
 
         Args:
@@ -61,7 +66,8 @@ class Guide:
             rng: Source of it.
 
         Returns:
-            Normalised controls, 0 after the end of an episode, shape (S, P, H, nu).
+            Normalised controls, 0 after the end of an episode, shape (S, P, H, nu); and the env
+            steps simulated.
         """
         (per_state, horizon), action_dims = shape, self._scaling.action_dims
         num = len(states) * per_state
@@ -74,8 +80,8 @@ class Guide:
             controls[running, step] = chosen
             return self._scaling.to_env(chosen)
 
-        self._loop(states, shape, act)
-        return controls.reshape(len(states), per_state, horizon, action_dims)
+        rollout = self._loop(states, shape, act)
+        return controls.reshape(len(states), per_state, horizon, action_dims), rollout.sim_steps
 
     def close(self) -> None:
         """Free the simulations."""

@@ -29,6 +29,7 @@ __all__ = [
     "record_episode",
     "record_video",
     "render_frame",
+    "require_picture",
     "tidy_axes",
 ]
 
@@ -79,6 +80,21 @@ def draw_learning_curves(
     tidy_axes(axes)
     axes.legend(frameon=False)
     figure.savefig(path)
+
+
+def require_picture(path: Path) -> None:
+    """Check that a picture can be written, before the work that it is to show; make its folder.
+
+    Args:
+        path: Of the picture; the suffix sets the format.
+
+    Raises:
+        MediaError: If matplotlib is missing, or cannot write such a file.
+    """
+    formats = new_figure((1.0, 1.0)).canvas.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in formats or path.is_dir():
+        raise MediaError(f"{path} must be a file ending in .{', .'.join(sorted(formats))}")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def new_figure(inches: tuple[float, float]) -> Any:

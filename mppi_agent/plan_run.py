@@ -20,7 +20,7 @@ from mppi_agent.dynamics import make_dynamics
 from mppi_agent.evaluation import Evaluation, Watcher, evaluate_expert
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.interfaces import Policy
-from mppi_agent.media import headless
+from mppi_agent.media import headless, require_picture
 from mppi_agent.plan_media import PlanFilm, draw_plan_trace
 from mppi_agent.planning import MPPIConfig
 from mppi_agent.progress import Progress
@@ -173,10 +173,12 @@ def run_plan(
 
     Raises:
         ValueError: If the env or the settings cannot be planned with, or `max_steps` < 1.
-        MediaError: If a video or picture cannot be made here; for a video before the first plan.
+        MediaError: If a video or picture cannot be made here, before the first plan.
     """
     if max_steps is not None and max_steps < 1:
-        raise ValueError(f"steps must be >= 1, got {max_steps}")
+        raise ValueError(f"max_steps must be >= 1, got {max_steps}")
+    if plot is not None:
+        require_picture(plot)
     with contextlib.ExitStack() as stack:
         if video is not None:
             stack.enter_context(headless())

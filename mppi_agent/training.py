@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
-from mppi_agent.baselines import baseline_for, make_baseline
+from mppi_agent.baselines import baseline_for, make_baseline, policy_name
 from mppi_agent.env_ids import make_env
 from mppi_agent.evaluation import CurvePoint, evaluate_policy
 from mppi_agent.gps import MPPIGPS
@@ -197,7 +197,7 @@ def load_policy(path: Path, env_id: str, *, device: str = "auto") -> MPPIGPS:
         FileNotFoundError: If there is no such file.
     """
     model = MPPIGPS.load(path, device=device)
-    env = make_env(env_id)
+    env = BaseAlgorithm._wrap_env(make_env(env_id), verbose=0)  # as models see images
     try:
         for name in ("observation_space", "action_space"):
             wanted, found = getattr(model, name), getattr(env, name)
@@ -246,7 +246,10 @@ class _Recorder(BaseCallback):
 def _make_model(algo: str, env_id: str, *, seed: int, device: str, verbose: int) -> BaseAlgorithm:
     if algo != "mppigps":
         return make_baseline(algo, env_id, seed=seed, device=device, verbose=verbose)
-    return MPPIGPS("MlpPolicy", env_id, seed=seed, device=device, verbose=verbose)
+    env = make_env(env_id)
+    policy = policy_name(env.observation_space)
+    env.close()
+    return MPPIGPS(policy, env_id, seed=seed, device=device, verbose=verbose)
 
 
 def _take_snapshot(model: BaseAlgorithm, seconds: float) -> Snapshot:

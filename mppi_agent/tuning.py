@@ -101,7 +101,7 @@ def tune(
         ValueError: If a number is out of its range, or Optuna is missing.
     """
     optuna = _optuna()
-    for name, value in (("trials", trials), ("episodes", episodes), ("steps", max_steps)):
+    for name, value in (("trials", trials), ("episodes", episodes), ("max_steps", max_steps)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
     env = Cloneable(make_env(env_id))

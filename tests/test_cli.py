@@ -170,3 +170,10 @@ def test_a_result_in_json_is_all_that_stdout_holds(capsys, tmp_path):
     assert main([argument for argument in arguments if argument != "--json"]) == 0
     printed = capsys.readouterr().out
     assert "mean return" in printed and str(tmp_path / "learning_curve.png") in printed
+
+
+def test_envs_that_show_a_dict_are_learnt_in(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env_id = "mppi_envs:mppi_envs/MultiTaskArmDict-v0"
+    assert main(["train", env_id, "--minutes", "0.02", "--out", "arm.zip"]) == 0
+    assert main(["eval", "arm.zip", "--env", env_id, "--episodes", "2"]) == 0

@@ -52,6 +52,7 @@ def test_a_larger_budget_buys_more_samples(capsys):
     ("arguments", "message"),
     [
         (["--steps", "0"], "steps must be >= 1, got 0"),
+        (["--plot", "x.mp3"], "x.mp3 must be a file ending in ."),
         (["--budget-ms", "-5"], "budget_ms must be > 0 and finite, got -5.0"),
         (["--preset", "missing.json"], "missing.json"),
         (["--steps", "2", "--video", "x.mp4", "--track", "nose"], "in MuJoCo envs only"),

@@ -122,6 +122,8 @@ def test_what_cannot_be_recorded_is_refused_with_the_cure(env, tmp_path):
     controller = CartPoleController(env.unwrapped)
     with pytest.raises(ValueError, match="no time limit"):
         record(controller, type(env.unwrapped)(), seeds=(0,))
+    limited = gym.wrappers.TimeLimit(type(env.unwrapped)(), 7)  # never registered
+    assert len(record(CartPoleController(limited.unwrapped), limited, seeds=(0,))[0]) == 7
     text = gym.wrappers.TransformObservation(env, lambda o: "here", gym.spaces.Text(4))
     with pytest.raises(ValueError, match="FlattenObservation"):
         record(controller, text, seeds=(0,))

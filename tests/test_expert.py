@@ -581,6 +581,38 @@ def test_a_policy_proposes_what_it_would_do_under_vec_normalize():
     np.testing.assert_allclose(expert.last_plan.nominal_returns, expected)
 
 
+def test_a_policy_without_an_env_values_what_vec_normalize_shows():
+    seen = []
+
+    class Values(SwingUp):
+        @property
+        def leaf_value(self):
+            return LeafValue(lambda shown: seen.append(shown) or np.zeros(len(shown)), 0.9)
+
+    venv = VecNormalize(make_pair())
+    venv.obs_rms.mean[:] = [5.0, 0.0, 0.0]
+    venv.training = False
+    expert = MPPIAgent(venv, CONFIG, policy=Values(), policy_leads=False)
+    expert.predict(venv.reset())
+    assert (np.concatenate(seen)[:, 0] < -3.9).all()  # cosines, less five
+
+
+def test_actions_changed_around_the_cloneable_are_refused():
+    outside = gym.wrappers.RescaleAction(make_env(), -1.0, 1.0)
+    with pytest.raises(ValueError, match=r"RescaleAction is around the Cloneable .* inside"):
+        MPPIAgent(outside)
+    inside = Cloneable(gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), -1.0, 1.0))
+    assert MPPIAgent(inside, CONFIG).scaling.action_dims == 1
+
+
+def test_plans_without_a_finite_return_are_warned_of():
+    env = gym.wrappers.TransformReward(gym.make("Pendulum-v1"), lambda _: float("nan"))
+    expert = MPPIAgent(Cloneable(env), CONFIG)
+    observation, _ = expert.env.reset(seed=0)
+    with pytest.warns(UserWarning, match="no finite return among 16 samples"):
+        expert.predict(observation)
+
+
 def test_envs_that_cannot_be_planned_for_are_refused():
     switches = gym.wrappers.TransformAction(
         gym.make("CartPole-v1"), lambda action: int(action[0]), gym.spaces.MultiBinary(1)

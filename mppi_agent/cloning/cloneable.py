@@ -62,6 +62,12 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
         gym.utils.RecordConstructorArgs.__init__(self, adapter=adapter, allow_inexact=allow_inexact)
         super().__init__(env)
         layers = layers_of(env)
+        if not _is_of_arrays(env.observation_space):
+            raise NotCloneableError.for_env(
+                env.unwrapped,
+                f"observations in {env.observation_space} are neither arrays nor dicts of them; "
+                "convert them with gymnasium.wrappers.FlattenObservation or TransformObservation",
+            )
         if any(isinstance(layer, Cloneable) for layer in layers):
             raise ValueError(
                 f"{env} contains a Cloneable already; use it as it is, "
@@ -362,6 +368,13 @@ def _name_class(layer: Any) -> str:
 
 def _fresh(adapter: StateAdapter) -> StateAdapter:
     return adapter.fresh() if isinstance(adapter, AttributeAdapter) else adapter
+
+
+def _is_of_arrays(space: gym.Space) -> bool:
+    """Say whether observations are numbers, arrays, dicts of them or tuples that make an array."""
+    if isinstance(space, gym.spaces.Tuple):
+        return len({part.shape for part in space}) == 1 and all(map(_is_of_arrays, space))
+    return not isinstance(space, gym.spaces.Sequence | gym.spaces.Graph | gym.spaces.OneOf)
 
 
 def _copy_observation(observation: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
+import gymnasium as gym
 import numpy as np
 from cloudpickle.cloudpickle import _class_setstate  # type: ignore[import-untyped]
 from gymnasium.utils import EzPickle
@@ -135,7 +136,8 @@ class _ExactPickler(cloudpickle.Pickler):
         if self._keep_views and kind is np.ndarray and type(obj.base) is np.ndarray:
             offset = obj.ctypes.data - obj.base.ctypes.data
             return _view, (obj.base, offset, obj.shape, obj.strides, obj.dtype)
-        if isinstance(obj, EzPickle):
+        is_plain_env = isinstance(obj, gym.Env) and _has_no_ways_of_its_own(kind)
+        if is_plain_env or isinstance(obj, EzPickle):
             return _blank, (kind,), obj.__dict__, None, None, _set_attributes
         return super().reducer_override(obj)
 
@@ -185,6 +187,21 @@ def _view(
 
 def _nothing() -> None:
     return None
+
+
+def _has_no_ways_of_its_own(kind: type) -> bool:
+    """Say whether the attributes of an object are all that pickle would look at.
+
+    It would look for `__setstate__` before there are any, where a `__getattr__` may need one.
+    """
+    return (
+        all(
+            getattr(kind, name) is getattr(object, name)
+            for name in ("__reduce__", "__reduce_ex__", "__getstate__")
+        )
+        and not hasattr(kind, "__setstate__")
+        and not any(vars(parent).get("__slots__") for parent in kind.__mro__)
+    )
 
 
 def _blank(kind: type) -> Any:

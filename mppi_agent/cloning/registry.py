@@ -29,13 +29,14 @@ def register_adapter(adapter: StateAdapter) -> None:
         adapter: Must be picklable to be used with worker processes.
 
     Raises:
-        TypeError: If a method of `StateAdapter` is missing.
+        TypeError: If something of `StateAdapter` is missing.
     """
-    missing = [m for m in ("matches", "copy_env", "capture", "apply") if not hasattr(adapter, m)]
+    wanted = ("name", "matches", "copy_env", "capture", "apply")
+    missing = [name for name in wanted if not hasattr(adapter, name)]
     if missing:
         raise TypeError(
             f"adapter {type(adapter).__name__} lacks {', '.join(missing)}; "
-            "it must have all methods of mppi_agent.interfaces.StateAdapter"
+            "it must have all that mppi_agent.interfaces.StateAdapter has"
         )
     _registered.insert(0, adapter)
 

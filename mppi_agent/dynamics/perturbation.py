@@ -51,8 +51,8 @@ class Perturbation:
             if not (np.isfinite(value) and value >= 0) or (field.name == "mass" and value == 0):
                 bound = "> 0" if field.name == "mass" else ">= 0"
                 raise ValueError(f"{field.name} must be {bound} and finite, got {value}")
-        if self.delay != int(self.delay):
-            raise ValueError(f"delay must be a whole number of control steps, got {self.delay}")
+        if not isinstance(self.delay, int | np.integer):
+            raise ValueError(f"delay must be a whole number of control steps, got {self.delay!r}")
 
     @property
     def changes_model(self) -> bool:

@@ -308,9 +308,11 @@ def validate_actions(
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise ValueError(f"actions must be finite, got {count} NaN or infinite numbers")
-    if isinstance(action_space, gym.spaces.Discrete) and array.size:
-        first, last = int(action_space.start), int(action_space.start + action_space.n - 1)
-        if array.min() < first or array.max() > last:
+    if isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and array.size:
+        discrete = isinstance(action_space, gym.spaces.Discrete)
+        choices = action_space.n if discrete else action_space.nvec  # type: ignore[union-attr]
+        first, last = action_space.start, action_space.start + choices - 1
+        if (array < first).any() or (array > last).any():
             raise ValueError(
                 f"discrete actions must lie in {first} to {last}, "
                 f"got {array.min()} to {array.max()}"

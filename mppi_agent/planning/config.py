@@ -224,12 +224,16 @@ class MPPIConfig:
             num_steps: Most env steps that a plan from one state may simulate.
 
         Returns:
-            A copy with other `num_samples`, `iterations`, `noise_decay` or `elites`. A schedule of
-            temperatures keeps its number of iterations.
+            A copy with other `num_samples`, `iterations`, `noise_decay` or `elites`, and no more
+            than `num_steps` in its `budget_steps`, if it has any. A schedule of temperatures keeps
+            its number of iterations.
 
         Raises:
             ValueError: If the budget allows fewer than 8 samples in one iteration.
         """
+        if self.budget_steps is not None:
+            plain = replace(self, budget_steps=None).fitted_to(num_steps)
+            return replace(plain, budget_steps=num_steps)
         rollouts = (num_steps - self.final_steps) // self.horizon
         growth = 1.0 if callable(self.temperature) else num_steps / self.steps_per_plan
         most_iterations = round(self.iterations * math.sqrt(max(growth, 1.0)))
@@ -280,14 +284,17 @@ class MPPIConfig:
 
     @property
     def steps_per_plan(self) -> int:
-        """Return the most env steps that planning from one state simulates, without LQR's."""
+        """Return the most env steps that planning from one state simulates.
+
+        LQR's and those of a policy that proposes plans come on top.
+        """
         rollouts = self.iterations * (self.num_samples - self.elites) + self.elites
         return max(rollouts * self.horizon + self.final_steps, self.budget_steps or 0)
 
     @property
     def final_steps(self) -> int:
         """Return the most env steps that go into what is compared last."""
-        if not self.verify_steps:
+        if not self.verify_steps and self.search_substeps is None:
             return self.horizon
         return _CANDIDATES * (self.horizon + self.verify_steps)
 

@@ -262,10 +262,10 @@ class MPPI:
     ) -> np.ndarray:
         """Return the parameters of the nominals, (S, P, H + d, nu), controls clipped."""
         horizon, most = self.config.horizon, self.config.num_samples // 2
-        given = np.shape(nominals)
-        if len(given) != 4 or given[0] != num_states or given[2] != horizon:
+        given, nu = np.shape(nominals), self._scaling.action_dims
+        if len(given) != 4 or (given[0], *given[2:]) != (num_states, horizon, nu):
             raise ValueError(
-                f"nominals must have shape (S, P, H, nu) = ({num_states}, P, {horizon}, nu), got "
+                f"nominals must have shape (S, P, H, nu) = ({num_states}, P, {horizon}, {nu}), got "
                 f"{given}; a single nominal per state is nominals[:, None]"
             )
         if not 1 <= given[1] <= most:

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from mppi_agent.baselines import policy_name
+from mppi_agent.env_ids import make_env
 from mppi_agent.gps import MPPIGPS
 from mppi_agent.planning import MPPIConfig
 
@@ -138,7 +140,11 @@ class RunConfig:
 
     def model_arguments(self) -> dict[str, Any]:
         """Return the arguments of `MPPIGPS` but its env, objects made."""
-        arguments: dict[str, Any] = {"policy": "MlpPolicy", **_build(self.model)}
+        arguments: dict[str, Any] = _build(self.model)
+        if "policy" not in arguments:
+            env = make_env(self.env)
+            arguments = {"policy": policy_name(env.observation_space), **arguments}
+            env.close()
         if self.planner:
             preset = MPPIConfig.for_env(self.env, role="label")
             arguments["planner"] = replace(preset, **_build(self.planner))

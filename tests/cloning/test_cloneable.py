@@ -192,7 +192,7 @@ def test_registered_adapter_takes_precedence(monkeypatch):
     monkeypatch.setattr(registry, "_registered", [])
     register_adapter(Mine())
     assert assert_law(gym.make("Pendulum-v1")).adapter.name == "mine"
-    with pytest.raises(TypeError, match="lacks matches"):
+    with pytest.raises(TypeError, match="lacks name, matches"):
         register_adapter(object())
 
 
@@ -268,3 +268,51 @@ def test_views_of_simulator_memory_follow_the_copy():
     twin = cloneable.private_copy()
     assert np.shares_memory(twin.unwrapped.heights, twin.unwrapped.data.qpos)
     assert not np.shares_memory(twin.unwrapped.heights, cloneable.unwrapped.data.qpos)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Tuple([gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3)]),
+        gym.spaces.Sequence(gym.spaces.Discrete(3)),
+    ],
+)
+def test_observations_that_are_no_arrays_are_refused(space):
+    env = gym.make("Pendulum-v1")
+    env.observation_space = space
+    with pytest.raises(NotCloneableError, match=r"neither arrays nor .*FlattenObservation"):
+        Cloneable(env)
+
+
+class Simulator:
+    def __init__(self) -> None:
+        self.x = np.zeros(2)
+
+    def push(self, force: float) -> None:
+        self.x += force
+
+
+class Delegating(gym.Env):
+    """Asks its simulator for what it does not have itself."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self) -> None:
+        self._sim = Simulator()
+
+    def __getattr__(self, name):
+        return getattr(self._sim, name)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._sim.x = self.np_random.normal(size=2)
+        return self.x.copy(), {}
+
+    def step(self, action):
+        self.push(float(action[0]))
+        return self.x.copy(), 0.0, False, False, {}
+
+
+def test_an_env_that_hands_attributes_on_travels_to_other_processes():
+    assert_law(Delegating())

@@ -198,6 +198,11 @@ def test_useless_actions_are_refused():
         validate_actions(np.array([0.0, 1.0]), discrete, 1)
     with pytest.raises(ValueError, match="3 simulations need as many"):
         validate_actions(np.array([0, 1]), discrete, 1, num=3)
+    several = gym.spaces.MultiDiscrete([2, 3], start=[0, 1])
+    np.testing.assert_array_equal(validate_actions(np.array([[1, 3]]), several, 1), [[1, 3]])
+    for wrong in ([2, 3], [0, 0], [0, 4]):
+        with pytest.raises(ValueError, match=r"discrete actions must lie in \[0 1\] to \[1 3\]"):
+            validate_actions(np.array([wrong]), several, 1)
 
 
 @pytest.mark.parametrize("make_backend", [EnvStepDynamics, lambda env: ProcessPoolDynamics(env, 2)])

@@ -170,6 +170,7 @@ def test_an_ensemble_shows_how_robust_a_plan_is():
         ({"friction": -1.0}, "friction must be >= 0 and finite, got -1.0"),
         ({"gain": float("nan")}, "gain must be >= 0"),
         ({"delay": 1.5}, "delay must be a whole number"),
+        ({"delay": 1.0}, "delay must be a whole number of control steps, got 1.0"),
         ({"observation_noise": -0.1}, "observation_noise must be >= 0"),
     ],
 )

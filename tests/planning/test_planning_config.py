@@ -187,6 +187,20 @@ def test_a_schedule_of_temperatures_keeps_its_iterations():
     assert fitted.iterations == 3 and fitted.num_samples > 90 * config.num_samples
 
 
+def test_a_search_on_a_coarse_model_pays_for_what_is_measured_again():
+    config = MPPIConfig(search_substeps=1)
+    assert config.final_steps == 5 * config.horizon
+    fitted = config.fitted_to(1_000)
+    assert fitted.num_samples < replace(config, search_substeps=None).fitted_to(1_000).num_samples
+    assert fitted.steps_per_plan <= 1_000
+
+
+def test_what_leftovers_may_buy_is_fitted_too():
+    fitted = MPPIConfig(budget_steps=10_000).fitted_to(3_000)
+    assert fitted.budget_steps == fitted.steps_per_plan == 3_000
+    assert replace(fitted, budget_steps=None) == MPPIConfig().fitted_to(3_000)
+
+
 def test_what_is_verified_is_paid_for_by_the_budget():
     config = MPPIConfig(horizon=50, verify_steps=250)
     fitted = config.fitted_to(10_000)

@@ -376,7 +376,8 @@ def test_bad_leaf_values_are_named(value, message):
 @pytest.mark.parametrize(
     ("nominals", "message"),
     [
-        (np.zeros((2, 10, 1)), r"nominals must have shape .* = \(2, P, 10, nu\).*\[:, None\]"),
+        (np.zeros((2, 10, 1)), r"nominals must have shape .* = \(2, P, 10, 1\).*\[:, None\]"),
+        (np.zeros((2, 1, 10, 3)), r"shape .* = \(2, P, 10, 1\), got \(2, 1, 10, 3\)"),
         (np.zeros((3, 1, 10, 1)), r"got \(3, 1, 10, 1\)"),
         (np.zeros((2, 1, 9, 1)), r"got \(2, 1, 9, 1\)"),
         (np.zeros((2, 0, 10, 1)), r"1 to num_samples / 2 = 8 proposals per state, got 0"),
