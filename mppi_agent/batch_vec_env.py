@@ -18,10 +18,15 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
-from mppi_agent.dynamics.observations import select_rows, stack_observations, write_rows
+from mppi_agent.dynamics.observations import (
+    copy_observations,
+    select_rows,
+    stack_observations,
+    write_rows,
+)
 from mppi_agent.dynamics.rollout import validate_actions
 from mppi_agent.env_ids import make_env
-from mppi_agent.interfaces import Dynamics, Observation
+from mppi_agent.interfaces import Dynamics
 
 __all__ = ["BatchVecEnv"]
 
@@ -82,7 +87,7 @@ class BatchVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._has_states = True
-        return _copy(self._observations)
+        return copy_observations(self._observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions of the next step, env units, shape (N, *action)."""
@@ -110,7 +115,7 @@ class BatchVecEnv(VecEnv):
         for index in ended:
             infos[index] = {
                 "TimeLimit.truncated": not terminated[index],
-                "terminal_observation": _copy(select_rows(self._observations, index)),
+                "terminal_observation": copy_observations(select_rows(self._observations, index)),
                 "episode": self._episode(index),
             }
             if step.diverged[index]:
@@ -118,7 +123,7 @@ class BatchVecEnv(VecEnv):
         if ended:
             nothing = [None] * self.num_envs
             self._restart(ended, nothing, nothing)
-        return _copy(self._observations), rewards.astype(np.float32), dones, infos
+        return copy_observations(self._observations), rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
         """Free the simulations."""
@@ -222,9 +227,3 @@ def _zeros(space: gym.Space, num: int) -> Any:
     if isinstance(space, gym.spaces.Dict):
         return {key: _zeros(part, num) for key, part in space.items()}
     return np.zeros((num, *(space.shape or ())), space.dtype)
-
-
-def _copy(observations: Observation) -> Observation:
-    if isinstance(observations, dict):
-        return {key: np.array(value) for key, value in observations.items()}
-    return np.array(observations)

@@ -11,6 +11,7 @@ from mppi_agent.interfaces import Observation
 
 __all__ = [
     "agree",
+    "copy_observations",
     "copy_row",
     "empty_observations",
     "finite_rows",
@@ -47,6 +48,11 @@ def empty_observations(example: Observation, shape: tuple[int, ...]) -> Observat
 def select_rows(observations: Observation, index: Any) -> Observation:
     """Return `observations[index]` for arrays and dicts of them."""
     return _combine([observations], lambda leaf: leaf[0][index])
+
+
+def copy_observations(observations: Observation) -> Observation:
+    """Return observations that share no memory with these."""
+    return _combine([observations], lambda leaf: np.array(leaf[0]))
 
 
 def copy_row(observations: Observation, index: int) -> Observation:

@@ -34,17 +34,17 @@ class GuidanceConfig:
     """Configure the planner's part of a round.
 
     Attributes:
-        num_states: States per labelling call; 0: no labels.
-        max_steps: Most regression steps at a time.
-        interval: Rounds from one regression to the next, while they pay.
-        max_share: Largest share of simulated steps that plans may take.
+        label_states: States per labelling call; 0: no labels.
+        label_steps: Most regression steps at a time.
+        label_interval: Rounds from one regression to the next, while they pay.
+        planner_share: Largest share of simulated steps that plans may take.
         max_grad_norm: Gradient norm limit of the regression.
     """
 
-    num_states: int = 8
-    max_steps: int = 100
-    interval: int = 10
-    max_share: float = 0.5
+    label_states: int = 8
+    label_steps: int = 100
+    label_interval: int = 10
+    planner_share: float = 0.5
     max_grad_norm: float = 1.0
 
 
@@ -65,7 +65,7 @@ class Guidance:
         self.reseed(seed)
         self._is_paying = False
         self._patience = 1
-        self._next_phase = self._config.interval
+        self._next_phase = self._config.label_interval
         self._last_probe: float | None = None
         self._plan_steps = 0
         self._sample_steps = 0
@@ -168,7 +168,7 @@ class Guidance:
 
     def earn(self, sim_steps: int) -> None:
         """Grant plans their share beside `sim_steps` of samples."""
-        share = self._config.max_share * max(self.gap.share, _LEAST_GAP) / self._patience
+        share = self._config.planner_share * max(self.gap.share, _LEAST_GAP) / self._patience
         self._budget.earn(sim_steps, share)
         self._sample_steps += sim_steps
 
@@ -188,10 +188,10 @@ class Guidance:
         Returns:
             What was measured; None if nothing was planned.
         """
-        cost = self._config.num_states * engine.expert.config.steps_per_plan
-        if not self._config.num_states or not self._budget.has(cost):
+        cost = self._config.label_states * engine.expert.config.steps_per_plan
+        if not self._config.label_states or not self._budget.has(cost):
             return None
-        report = engine.labeler.label(self._config.num_states, self._rng, leaf_value)
+        report = engine.labeler.label(self._config.label_states, self._rng, leaf_value)
         if report is not None:
             self._budget.pay(cost)
             self._plan_steps += report.sim_steps
@@ -218,7 +218,7 @@ class Guidance:
         Returns:
             Env steps simulated, and figures for the log.
         """
-        steps = round(self._config.max_steps * self.gap.share)
+        steps = round(self._config.label_steps * self.gap.share)
         if self.round_number < self._next_phase or not steps or not len(dataset):
             return 0, {}
         # What sampling learns where reward is rare shows first from the states ahead.
@@ -234,7 +234,7 @@ class Guidance:
             optimizer.load_state_dict(moments)
         self._is_paying = paid
         self._patience = 1 if paid else min(2 * self._patience, _MOST_PATIENCE)
-        self._next_phase = self.round_number + self._config.interval * self._patience
+        self._next_phase = self.round_number + self._config.label_interval * self._patience
         self._last_probe = after.mean if paid else before.mean
         self._plan_steps = self._sample_steps = 0
         figures = {"train/label_loss": loss, "train/label_gain": gain, "train/labels_paid": paid}

@@ -19,17 +19,18 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from stable_baselines3.common.utils import update_learning_rate
 from torch.nn import functional as F
 
-from mppi_agent.dynamics.observations import select_rows
+from mppi_agent.dynamics.observations import reshape_leading, select_rows
 from mppi_agent.gps.action_heads import ActionHead, action_head
 from mppi_agent.gps.policies import normalised_units
 from mppi_agent.gps.sampler import SampleBatch
-from mppi_agent.gps.view import as_tensors, flatten_time
+from mppi_agent.gps.view import as_tensors
 from mppi_agent.planning import softmax_weights, temperature_for_ess
 
 __all__ = [
+    "LEAST_EXPLAINED",
+    "PolicyLoss",
     "TrustRegionUpdate",
     "UpdateConfig",
-    "_is_separable",
     "clipped_loss",
     "path_integral_loss",
 ]
@@ -176,7 +177,7 @@ class TrustRegionUpdate:
         keep = np.flatnonzero(samples.valid.ravel())
         if len(keep) < 2:
             return {}  # all simulations diverged: nothing was learnt, and nothing is broken
-        observations = select_rows(flatten_time(samples.observations), keep)
+        observations = select_rows(reshape_leading(samples.observations, 2, (-1,)), keep)
         returns = (advantages + samples.values).ravel()[keep]
         self._track_returns(returns)
         standardised = advantages.ravel()[keep]
@@ -186,7 +187,7 @@ class TrustRegionUpdate:
         averages = _Averages()
         with normalised_units(policy, self._return_mean, self._return_std):
             tensors = {
-                "actions": head.as_targets(policy, flatten_first(samples.actions)[keep]),
+                "actions": head.as_targets(policy, np.concatenate(samples.actions)[keep]),
                 "advantages": _float(standardised),
                 "returns": _float((returns - self._return_mean) / self._return_std),
             }
@@ -293,11 +294,12 @@ class TrustRegionUpdate:
         self, policy: ActorCriticPolicy, observations: th.Tensor, tensors: dict[str, th.Tensor]
     ) -> Iterator[tuple[Any, dict[str, th.Tensor]]]:
         num = len(tensors["returns"])
+        all_seen: Any = observations  # or a dict of tensors
         order = th.as_tensor(self._rng.permutation(num), device=policy.device)
         for start in range(0, num, self.config.batch_size):
             rows = order[start : start + self.config.batch_size]
             yield (
-                _rows(observations, rows),
+                select_rows(all_seen, rows),
                 {name: tensor[rows] for name, tensor in tensors.items()},
             )
 
@@ -350,16 +352,5 @@ def _is_separable(policy: ActorCriticPolicy) -> bool:
     return not (shares_weights or draws)
 
 
-def flatten_first(array: np.ndarray) -> np.ndarray:
-    """Merge the first two axes of an array."""
-    return array.reshape(-1, *array.shape[2:])
-
-
 def _float(array: np.ndarray) -> th.Tensor:
     return th.as_tensor(array, dtype=th.float32)
-
-
-def _rows(observations: Any, rows: th.Tensor) -> Any:
-    if isinstance(observations, dict):
-        return {key: value[rows] for key, value in observations.items()}
-    return observations[rows]

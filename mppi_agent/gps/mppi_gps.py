@@ -17,15 +17,15 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 
 from mppi_agent.demonstrations import Demonstration
+from mppi_agent.dynamics.observations import reshape_leading
 from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.algorithm import GuidedAlgorithm
 from mppi_agent.gps.engine import Engine
-from mppi_agent.gps.guidance import Guidance, GuidanceConfig
+from mppi_agent.gps.guidance import Guidance
 from mppi_agent.gps.improvement import (
     LEAST_EXPLAINED,
     PolicyLoss,
     TrustRegionUpdate,
-    UpdateConfig,
 )
 from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.policies import (
@@ -38,8 +38,14 @@ from mppi_agent.gps.policies import (
 )
 from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.schedules import one_thread
-from mppi_agent.gps.settings import check_settings, env_id, fill_presets
-from mppi_agent.gps.view import PolicyView, flatten_time
+from mppi_agent.gps.settings import (
+    check_settings,
+    env_id,
+    fill_presets,
+    guidance_config,
+    update_config,
+)
+from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import Dynamics, Policy
 from mppi_agent.planning import LeafValue, MPPIConfig
 
@@ -218,32 +224,8 @@ class MPPIGPS(GuidedAlgorithm):
     def _configure(self) -> None:
         """Hand the settings on; also after `load`, which may change them."""
         check_settings(self)
-        clip_range = self.clip_range
-        if callable(clip_range):
-            clip_range = float(clip_range(self._current_progress_remaining))
-        self._update.configure(
-            UpdateConfig(
-                batch_size=self.batch_size,
-                n_epochs=self.n_epochs,
-                clip_range=clip_range,
-                target_kl=self.target_kl,
-                vf_coef=self.vf_coef,
-                ent_coef=self.ent_coef,
-                max_grad_norm=self.max_grad_norm,
-                min_std=self.min_std,
-                random_share=self.random_share,
-            ),
-            self.policy_loss,
-        )
-        self._guidance.configure(
-            GuidanceConfig(
-                num_states=self.label_states,
-                max_steps=self.label_steps,
-                interval=self.label_interval,
-                max_share=self.planner_share,
-                max_grad_norm=self.max_grad_norm,
-            )
-        )
+        self._update.configure(update_config(self), self.policy_loss)
+        self._guidance.configure(guidance_config(self))
 
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
@@ -358,7 +340,7 @@ class MPPIGPS(GuidedAlgorithm):
     def train(self, samples: SampleBatch) -> None:
         """Improve the policy by a round's weighted samples."""
         with self._timer.phase("train"):
-            observations = flatten_time(samples.observations)
+            observations = reshape_leading(samples.observations, 2, (-1,))
             if self._round == 0:
                 # The first round's samples only tell how observations are distributed.
                 update_normalizers(self.policy, observations)
@@ -366,7 +348,7 @@ class MPPIGPS(GuidedAlgorithm):
             learning_rate = self.lr_schedule(self._current_progress_remaining)
             self.logger.record("train/learning_rate", learning_rate)
             if callable(self.clip_range):
-                self._configure()
+                self._update.configure(update_config(self), self.policy_loss)
             self.logger.record("train/clip_range", self._update.config.clip_range)
             advantages = samples.advantages(self.gamma, self.gae_lambda)
             figures = self._update.update(

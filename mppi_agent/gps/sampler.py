@@ -13,12 +13,14 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mppi_agent.dynamics.observations import (
+    copy_observations,
     join_observations,
+    reshape_leading,
     select_rows,
     stack_observations,
     write_rows,
 )
-from mppi_agent.gps.view import PolicyView, flatten_time
+from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import EnvState, Observation, Simulations
 
 __all__ = ["ClosedLoopSampler", "SampleBatch"]
@@ -130,7 +132,7 @@ class ClosedLoopSampler:
             self._steps_left -= 1
             ended = step.ended | (self._steps_left <= 0)
             ends[t] = ended
-            self._observations = _copy(step.observations)
+            self._observations = copy_observations(step.observations)
             if ended.any():
                 indices = np.flatnonzero(ended)
                 cut.append((t, indices, view.observe(select_rows(step.observations, indices))))
@@ -140,7 +142,7 @@ class ClosedLoopSampler:
         seen.append(view.observe(self._observations))
         shown = stack_observations(seen)  # (T + 1, N, *obs)
         actions = np.stack(drawn)
-        values = view.values(policy, flatten_time(shown)).reshape(num_steps + 1, num)
+        values = view.values(policy, reshape_leading(shown, 2, (-1,))).reshape(num_steps + 1, num)
         next_values = values[1:].copy()
         if cut:
             finals = join_observations([final for *_, final in cut], axis=0)
@@ -200,9 +202,3 @@ class ClosedLoopSampler:
         self._from_reset[indices] = are_resets
         self._steps_left[indices] = self._max_episode_steps
         return stack_observations([state.observation for state in states])
-
-
-def _copy(observations: Observation) -> Observation:
-    if isinstance(observations, dict):
-        return {key: np.array(value) for key, value in observations.items()}
-    return np.array(observations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,20 @@ from stable_baselines3.common.vec_env import VecEnv
 from mppi_agent.cloning import Cloneable, layers_above
 from mppi_agent.dynamics import sub_env
 from mppi_agent.gps.action_heads import action_head
+from mppi_agent.gps.guidance import GuidanceConfig
+from mppi_agent.gps.improvement import UpdateConfig
 from mppi_agent.gps.presets import preset_for
 from mppi_agent.gps.view import PolicyView
 from mppi_agent.planning import MPPIConfig
 
-__all__ = ["check_settings", "cloneable_env", "env_id", "fill_presets"]
+__all__ = [
+    "check_settings",
+    "cloneable_env",
+    "env_id",
+    "fill_presets",
+    "guidance_config",
+    "update_config",
+]
 
 
 def cloneable_env(env: Any) -> Any:
@@ -98,6 +108,19 @@ def check_settings(model: Any) -> None:
             f"policy_kwargs holds log_std_init={model.policy_kwargs['log_std_init']}, which "
             "init_std would overwrite: pass init_std, in half-range units, in its place"
         )
+
+
+def update_config(model: Any) -> UpdateConfig:
+    """Return what the policy update is told; a schedule of `clip_range` as it stands now."""
+    given = {field.name: getattr(model, field.name) for field in fields(UpdateConfig)}
+    if callable(given["clip_range"]):
+        given["clip_range"] = float(given["clip_range"](model._current_progress_remaining))
+    return UpdateConfig(**given)
+
+
+def guidance_config(model: Any) -> GuidanceConfig:
+    """Return what the planner's part of a round is told."""
+    return GuidanceConfig(**{f.name: getattr(model, f.name) for f in fields(GuidanceConfig)})
 
 
 def _int_from(least: int) -> tuple[str, Callable[[Any], bool]]:

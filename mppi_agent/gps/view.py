@@ -25,7 +25,7 @@ from mppi_agent.gps.action_heads import action_head
 from mppi_agent.gps.inference import values
 from mppi_agent.interfaces import Observation
 
-__all__ = ["PolicyView"]
+__all__ = ["PolicyView", "as_tensors"]
 
 _TRANSPARENT = (VecMonitor, VecCheckNan)
 
@@ -76,13 +76,6 @@ class PolicyView:
     def values(self, policy: ActorCriticPolicy, observations: Observation) -> np.ndarray:
         """Return the value head, to rounding, reward units, shape (N,)."""
         return values(policy, as_tensors(policy, observations)).flatten().cpu().numpy()
-
-
-def flatten_time(observations: Observation) -> Observation:
-    """Merge the first two axes of batched observations."""
-    if isinstance(observations, dict):
-        return {key: value.reshape(-1, *value.shape[2:]) for key, value in observations.items()}
-    return observations.reshape(-1, *observations.shape[2:])
 
 
 def as_tensors(policy: ActorCriticPolicy, observations: Observation) -> th.Tensor:

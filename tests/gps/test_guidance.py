@@ -34,7 +34,7 @@ class ProbedEngine:
 
 def make_guidance(**kwargs):
     guidance = Guidance(np.random.SeedSequence(0))
-    guidance.configure(GuidanceConfig(interval=1, max_steps=5, **kwargs))
+    guidance.configure(GuidanceConfig(label_interval=1, label_steps=5, **kwargs))
     guidance.round_number = 100
     return guidance
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import (
 )
 from toy_envs import Target, make_policy, plain_view
 
-from mppi_agent.gps.view import PolicyView, as_tensors, flatten_time
+from mppi_agent.gps.view import PolicyView, as_tensors
 
 
 def normalised_pendulum() -> VecNormalize:
@@ -131,9 +131,3 @@ def test_observations_enter_torch_in_single_precision():
     np.testing.assert_array_equal(
         view.values(policy, double), view.values(policy, double.astype(np.float32))
     )
-
-
-def test_time_and_simulations_become_one_axis():
-    array = np.arange(24).reshape(2, 3, 4)
-    np.testing.assert_array_equal(flatten_time(array), array.reshape(6, 4))
-    np.testing.assert_array_equal(flatten_time({"a": array})["a"], array.reshape(6, 4))
