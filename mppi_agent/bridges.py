@@ -16,9 +16,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import VecNormalize
 
 from mppi_agent.demonstrations import Demonstration, check_demonstrations, rewards_of
-from mppi_agent.dynamics.observations import join_observations, select_rows
+from mppi_agent.dynamics.observations import agree, join_observations, select_rows
 from mppi_agent.gps import MPPIGPS
 
 __all__ = ["fill_replay_buffer", "to_ppo"]
@@ -117,12 +118,26 @@ def _check_normalisation(model: MPPIGPS, ppo: PPO) -> None:
             "env scales rewards, and the value head speaks unscaled ones: make it with "
             "VecNormalize(..., norm_reward=False)"
         )
-    if (shown is not None and shown.norm_obs) != (seen is not None and seen.norm_obs):
+    if shown is not None and shown.norm_obs and model.env is None:
+        raise ValueError(
+            "the model was loaded without its env, so that nobody knows what it saw behind "
+            "VecNormalize: load it with MPPIGPS.load(path, env=env)"
+        )
+    if not agree(_observation_statistics(seen), _observation_statistics(shown)):
         raise ValueError(
             "VecNormalize changes the observations of one env and not of the other: give PPO the "
             "wrappers and the statistics that the model was trained with; without VecNormalize "
             "the model's own statistics do"
         )
+
+
+def _observation_statistics(normalizer: VecNormalize | None) -> list[Any]:
+    """Return what a VecNormalize makes of observations; nothing where it leaves them."""
+    if normalizer is None or not normalizer.norm_obs:
+        return []
+    own = normalizer.obs_rms
+    parts = [own[key] for key in sorted(own)] if isinstance(own, dict) else [own]
+    return [[part.mean, part.var] for part in parts]
 
 
 def _ends(

@@ -246,5 +246,13 @@ def test_a_model_trained_under_vec_normalize_keeps_its_statistics(trained):
     venv = VecNormalize(DummyVecEnv([make]), norm_reward=False)
     model = MPPIGPS("MlpPolicy", venv, num_simulations=4, device="cpu")
     assert isinstance(to_ppo(model, venv), PPO)
+    venv.obs_rms.update(np.full((9, 3), 5.0))
+    fresh = VecNormalize(DummyVecEnv([make]), norm_reward=False)
+    with pytest.raises(ValueError, match="wrappers and the statistics"):
+        to_ppo(model, fresh)
+    model.env = None  # as after `load` without one
+    with pytest.raises(ValueError, match=r"load it with MPPIGPS.load\(path, env=env\)"):
+        to_ppo(model, venv)
+    model.env = venv
     with pytest.raises(ValueError, match="wrappers and the statistics"):
         to_ppo(model, "Pendulum-v1")
