@@ -60,7 +60,7 @@ def test_the_command_reports_each_number_of_substeps(capsys):
     arguments = ["bench", "fidelity", "Reacher-v5", "--num-samples", "8", "--horizon", "5"]
     arguments += ["--threads", "1", "--repeats", "1", "--substeps", "1", "2"]
     assert main([*arguments, "--json"]) == 0
-    reports = json.loads(capsys.readouterr().out)
+    reports = json.loads(capsys.readouterr().out)["models"]
     assert [report["substeps"] for report in reports] == [1, 2]
     assert all(-1 <= report["spearman"] <= 1 and report["speed_up"] > 0 for report in reports)
     assert main(arguments) == 0
