@@ -116,8 +116,8 @@ def evaluate(
         r2 = _explained(rewards, values, beyond, visited, discount)
     returns = rewards.sum(axis=0)
     if diverged.any():
-        returns[diverged] = np.minimum(returns, returns[~diverged].min(initial=np.inf))[diverged]
-        returns[diverged] = -np.inf if diverged.all() else returns[diverged]
+        lowest = -np.inf if diverged.all() else returns[~diverged].min()
+        returns[diverged] = np.minimum(returns[diverged], lowest)
     return Evaluation(returns, int(visited.sum()), r2)
 
 
