@@ -164,7 +164,7 @@ def check_clones(
             warnings.simplefilter("ignore")
             try:
                 with without_passive_wrappers(cloneable):
-                    return _check(cloneable, steps, seed, tolerance)
+                    return _check(cloneable, steps, seed, tolerance, model)
             finally:
                 _restore_shared_fields(cloneable, model)
     except NotCloneableError as error:
@@ -200,8 +200,9 @@ class _Event:
     before: EnvState | None
 
 
-def _check(cloneable: Cloneable, steps: int, seed: int, tolerance: float) -> CloneReport:
-    model = _shared_fields(cloneable, None)
+def _check(
+    cloneable: Cloneable, steps: int, seed: int, tolerance: float, model: dict[str, bytes]
+) -> CloneReport:
     events = _original_run(cloneable, steps, seed)
     mismatches = [
         Mismatch("env itself", f"shared model.{name} (see MujocoAdapter(model_fields=...))", 1)
