@@ -4,8 +4,9 @@ Source: DLR-RM/rl-baselines3-zoo, commit 22e3ff2450fd92033f7f032915e1f64894a0958
 files hyperparams/ppo.yml and hyperparams/sac.yml. The zoo stops at the -v4 (some: -v2) MuJoCo
 tasks; their entries serve the -v5 tasks here, and each entry carries the zoo's own id. As in the
 zoo, `normalize` wraps the env in VecNormalize with the algorithm's own discount, and everything
-that an entry leaves out is the default of Stable-Baselines3. Entries whose learning rate or clip
-range follows a schedule over a number of steps are left out: training here ends after a wall-clock.
+that an entry leaves out is the default of Stable-Baselines3. Left out are entries whose learning
+rate or clip range follows a schedule over a number of steps (CartPole, BipedalWalkerHardcore, Atari
+and CarRacing; training here ends after a wall-clock), and those that need packages of their own.
 """
 
 from __future__ import annotations
@@ -106,6 +107,15 @@ def _zoo(zoo_id: str, *, n_envs: int = 1, normalize: bool = False, **options: An
     return Baseline(source=f"zoo {zoo_id}", n_envs=n_envs, normalize=normalize, options=options)
 
 
+_LUNAR_LANDER: dict[str, Any] = {
+    "n_steps": 1024,
+    "batch_size": 64,
+    "gae_lambda": 0.98,
+    "gamma": 0.999,
+    "n_epochs": 4,
+    "ent_coef": 0.01,
+}
+
 _PPO: dict[str, Baseline] = {
     "Pendulum-v1": _zoo(
         "Pendulum-v1",
@@ -135,6 +145,41 @@ _PPO: dict[str, Baseline] = {
         vf_coef=0.19,
         use_sde=True,
         policy_kwargs={"log_std_init": -3.29, "ortho_init": False},
+    ),
+    "MountainCar-v0": _zoo(
+        "MountainCar-v0",
+        normalize=True,
+        n_envs=16,
+        n_steps=16,
+        gae_lambda=0.98,
+        gamma=0.99,
+        n_epochs=4,
+        ent_coef=0.0,
+    ),
+    "Acrobot-v1": _zoo(
+        "Acrobot-v1",
+        normalize=True,
+        n_envs=16,
+        n_steps=256,
+        gae_lambda=0.94,
+        gamma=0.99,
+        n_epochs=4,
+        ent_coef=0.0,
+    ),
+    "LunarLander-v3": _zoo("LunarLander-v3", n_envs=16, **_LUNAR_LANDER),
+    "LunarLanderContinuous-v3": _zoo("LunarLanderContinuous-v3", n_envs=16, **_LUNAR_LANDER),
+    "BipedalWalker-v3": _zoo(
+        "BipedalWalker-v3",
+        normalize=True,
+        n_envs=32,
+        n_steps=2048,
+        batch_size=64,
+        gae_lambda=0.95,
+        gamma=0.999,
+        n_epochs=10,
+        ent_coef=0.0,
+        learning_rate=3e-4,
+        clip_range=0.18,
     ),
     "Ant-v5": _zoo("Ant-v4", normalize=True),
     "Swimmer-v5": _zoo(
@@ -262,7 +307,6 @@ _PPO: dict[str, Baseline] = {
         gae_lambda=0.95,
         max_grad_norm=1,
         vf_coef=0.871923,
-        policy_kwargs=_relu_256(-2),
     ),
 }
 
@@ -282,6 +326,20 @@ _SAC: dict[str, Baseline] = {
         policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64]},
     ),
     "Pendulum-v1": _zoo("Pendulum-v1", learning_rate=1e-3),
+    "BipedalWalker-v3": _zoo(
+        "BipedalWalker-v3",
+        learning_rate=7.3e-4,
+        buffer_size=300_000,
+        batch_size=256,
+        ent_coef="auto",
+        gamma=0.98,
+        tau=0.02,
+        train_freq=64,
+        gradient_steps=64,
+        learning_starts=10_000,
+        use_sde=True,
+        policy_kwargs={"log_std_init": -3, "net_arch": [400, 300]},
+    ),
     "HalfCheetah-v5": _zoo("HalfCheetah-v4", learning_starts=10_000),
     "Ant-v5": _zoo("Ant-v4", learning_starts=10_000),
     "Hopper-v5": _zoo("Hopper-v4", learning_starts=10_000),

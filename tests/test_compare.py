@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import yaml
 from stable_baselines3 import PPO, SAC
 
 from mppi_agent.baselines import BASELINES, baseline_for, make_baseline
@@ -72,6 +75,25 @@ def test_published_settings_name_real_envs_and_real_arguments(algo):
         assert env_id in gym.registry
         assert set(settings.options) <= accepted
         assert settings.source.startswith("zoo ")
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_published_settings_are_those_of_the_zoo(algo):
+    spec = importlib.util.find_spec("rl_zoo3")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs rl_zoo3")
+    file = Path(spec.origin).parent / "hyperparams" / f"{algo}.yml"
+    zoo = yaml.safe_load(file.read_text())
+    for env_id, settings in BASELINES[algo].items():
+        published = zoo[settings.source.removeprefix("zoo ")]
+        for name in ("n_timesteps", "policy"):  # a wall-clock ends it; the same policy is chosen
+            del published[name]
+        assert published.pop("n_envs", 1) == settings.n_envs, env_id
+        assert published.pop("normalize", False) == settings.normalize, env_id
+        if "policy_kwargs" in published:
+            named = {"dict": dict, "nn": torch.nn}
+            published["policy_kwargs"] = eval(published["policy_kwargs"].replace("\n", ""), named)
+        assert published == settings.options, env_id
 
 
 def test_an_env_without_published_settings_gets_the_defaults_and_says_so():
