@@ -188,8 +188,8 @@ class TrustRegionUpdate:
         with normalised_units(policy, self._return_mean, self._return_std):
             tensors = {
                 "actions": head.as_targets(policy, np.concatenate(samples.actions)[keep]),
-                "advantages": _float(standardised),
-                "returns": _float((returns - self._return_mean) / self._return_std),
+                "advantages": _float(standardised, policy),
+                "returns": _float((returns - self._return_mean) / self._return_std, policy),
             }
             obs_tensor = as_tensors(policy, observations)
             with th.no_grad():
@@ -352,5 +352,5 @@ def _is_separable(policy: ActorCriticPolicy) -> bool:
     return not (shares_weights or draws)
 
 
-def _float(array: np.ndarray) -> th.Tensor:
-    return th.as_tensor(array, dtype=th.float32)
+def _float(array: np.ndarray, policy: ActorCriticPolicy) -> th.Tensor:
+    return th.as_tensor(array, dtype=th.float32, device=policy.device)

@@ -322,3 +322,15 @@ def test_values_that_share_weights_with_the_policy_do_without():
     policy, update = make()
     policy.mlp_extractor.policy_net.append(th.nn.Dropout(0.1))
     assert acquaint(policy, update) == 0
+
+
+def test_everything_that_is_learnt_from_lies_on_the_device_of_the_policy(monkeypatch):
+    # Tensors on "meta" have shapes and no numbers, and no others may join them: any other device.
+    monkeypatch.setattr(th.Tensor, "item", lambda tensor: 0.0)
+    policy, update = make()
+    samples = bandit(policy, np.random.default_rng(0))
+    policy.to("meta")
+    for values_only in (False, True):
+        advantages = samples.advantages(0.99, 0.95)
+        update.update(policy, samples, advantages, learning_rate=1e-2, values_only=values_only)
+    assert {value.device.type for value in policy.state_dict().values()} == {"meta"}
