@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import closing
 from typing import Any
 
 import gymnasium as gym
@@ -34,18 +35,17 @@ __all__ = [
 ]
 
 _AGREEMENT_STEPS = 60
+_LIKENESS_STEPS = 10
 _AGREEMENT_SAMPLES = 3
 _TOLERANCE = 1e-9  # where the env observes in float64
 _SINGLE_TOLERANCE = 1e-6  # where it observes in float32
 
 
-def make_dynamics(
-    env: Cloneable, *, num_workers: int | None = None, noise_draws: int = 1
-) -> Dynamics:
+def make_dynamics(env: Any, *, num_workers: int | None = None, noise_draws: int = 1) -> Dynamics:
     """Return the fastest backend that agrees with `env.step`.
 
     Args:
-        env: The env to simulate; only read.
+        env: The `Cloneable` to simulate, or an SB3 `VecEnv` of several that are alike; only read.
         num_workers: Threads or processes; None: one per core. Results do not depend on it.
         noise_draws: What plans may know of the noise of an env that draws some in its steps; 1:
             each sample sees noise of its own, see `resample_noise` for 0 and more.
@@ -54,42 +54,45 @@ def make_dynamics(
         The MuJoCo batch for known tasks, env-step workers otherwise. The caller closes it.
 
     Raises:
-        ValueError: If `num_workers` < 1.
+        ValueError: If `num_workers` < 1, or the envs of a `VecEnv` differ.
         NotCloneableError: If a short check finds that clones do not repeat what the env does.
     """
     if num_workers is None:
         num_workers = num_cores()
     if num_workers < 1:
         raise ValueError(f"num_workers must be >= 1 or None (one per core), got {num_workers}")
-    brings_task = any(hasattr(env.unwrapped, name) for name in ("batch_task", "vector_task"))
+    cloneable = sub_env(env)
+    unwrapped = cloneable.unwrapped
+    brings_task = any(hasattr(unwrapped, name) for name in ("batch_task", "vector_task"))
     if brings_task:  # others with a task are known to be
-        require_cloneable(env)
-    fast = _fast_backend(env, num_workers)
+        require_cloneable(cloneable)
+    fast = _fast_backend(cloneable, num_workers)
     if fast is not None:
-        oracle = EnvStepDynamics(env)
-        difference = mismatch(fast, oracle)
-        oracle.close()
+        with closing(EnvStepDynamics(cloneable)) as oracle:
+            difference = mismatch(fast, oracle)
         if difference is None:
+            _require_alike(env, fast)
             return fast
         fast.close()
         warnings.warn(
-            f"the vectorised task of {type(env.unwrapped).__name__} differs from env.step in "
+            f"the vectorised task of {type(unwrapped).__name__} differs from env.step in "
             f"{difference}; using the slower env-step workers",
             stacklevel=2,
         )
-    if not brings_task:
-        require_cloneable(env)
-    drawn = drawn_from(env)
+    if brings_task or require_cloneable(cloneable).exact:
+        with closing(EnvStepDynamics(cloneable)) as model:
+            _require_alike(env, model)
+    drawn = drawn_from(cloneable)
     foreseen = sorted(drawn - {"np_random"})
     if foreseen:
         warnings.warn(
-            f"steps of {type(env.unwrapped).__name__} draw from {', '.join(foreseen)}, which "
+            f"steps of {type(unwrapped).__name__} draw from {', '.join(foreseen)}, which "
             "clones repeat, so that plans foresee the noise; let them draw from self.np_random, "
             "which simulations draw anew",
             stacklevel=2,
         )
     several = num_workers > 1
-    slow = ProcessPoolDynamics(env, num_workers) if several else EnvStepDynamics(env)
+    slow = ProcessPoolDynamics(cloneable, num_workers) if several else EnvStepDynamics(cloneable)
     return resample_noise(slow, noise_draws) if "np_random" in drawn else slow
 
 
@@ -115,13 +118,16 @@ def coarse_model_of(dynamics: Dynamics, substeps: int, cure: str) -> Dynamics | 
     return None
 
 
-def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
+def mismatch(
+    tested: Dynamics, oracle: Dynamics, seed: int = 0, *, num_steps: int = _AGREEMENT_STEPS
+) -> str | None:
     """Compare a backend with the oracle on a few random steps.
 
     Args:
         tested: The fast backend.
         oracle: The slow one.
         seed: Of start states and actions.
+        num_steps: Of each of six rollouts.
 
     Returns:
         None where observations, rewards and terminations agree; else the first quantity that
@@ -130,12 +136,12 @@ def mismatch(tested: Dynamics, oracle: Dynamics, seed: int = 0) -> str | None:
     rng = np.random.default_rng(seed)
     states = oracle.initial_states(2, rng)
     space = oracle.action_space
-    actions = _varied_actions(space, (len(states), _AGREEMENT_SAMPLES, _AGREEMENT_STEPS), rng)
+    actions = _varied_actions(space, (len(states), _AGREEMENT_SAMPLES, num_steps), rng)
     fast = tested.rollout(states, actions, keep_observations=True)
     slow = oracle.rollout(states, actions, keep_observations=True)
     if not np.array_equal(fast.lengths, slow.lengths):
         return f"termination: {fast.lengths.ravel()} steps instead of {slow.lengths.ravel()}"
-    alive = np.arange(_AGREEMENT_STEPS) < slow.lengths[..., None]
+    alive = np.arange(num_steps) < slow.lengths[..., None]
     observations = _observations(fast, slow)
     is_single = any(theirs.dtype != np.float64 for _, theirs in observations.values())
     tolerance = _SINGLE_TOLERANCE if is_single else _TOLERANCE
@@ -164,7 +170,7 @@ def _difference(
     error = np.abs(np.where(alive, ours.astype(np.float64) - theirs, 0))
     if error.max() <= tolerance * (1 + np.abs(theirs).max()):  # not so for NaN
         return None
-    worst = np.nan_to_num(error, nan=np.inf).reshape(-1, _AGREEMENT_STEPS, error[0, 0, 0].size)
+    worst = np.nan_to_num(error, nan=np.inf).reshape(-1, error.shape[2], error[0, 0, 0].size)
     return f"{error.max():.3g} at step {int(np.argmax(worst.max(axis=(0, 2))))}"
 
 
@@ -184,11 +190,12 @@ def _varied_actions(
     return (space.low + shares * (space.high - space.low)).astype(space.dtype)
 
 
-def sub_env(env: Any) -> Cloneable:
-    """Return the `Cloneable` in an env, or one like those of a `VecEnv`'s envs.
+def sub_env(env: Any, index: int = 0) -> Cloneable:
+    """Return the `Cloneable` in an env, or in one of a `VecEnv`'s envs.
 
     Args:
         env: A Gymnasium env or an SB3 `VecEnv`.
+        index: Of the env in the `VecEnv`.
 
     Returns:
         The `Cloneable` itself where it lives in this process, an exact copy where it does not.
@@ -201,13 +208,26 @@ def sub_env(env: Any) -> Cloneable:
     inner = env.unwrapped
     if hasattr(inner, "envs"):
         cloneables = [find_cloneable(one) for one in inner.envs]
-        return cloneables[0]
+        return cloneables[index]
     if not env.has_attr("packed"):
         raise TypeError(
             "the envs of this VecEnv are not Cloneable; make them with "
             "make_vec_env(env_id, n_envs, wrapper_class=Cloneable)"
         )
-    return unpack(env.env_method("packed", indices=[0])[0])
+    return unpack(env.env_method("packed", indices=[index])[0])
+
+
+def _require_alike(env: Any, model: Dynamics) -> None:
+    """Refuse a `VecEnv` some of whose envs are not what simulates the first of them."""
+    for index in range(1, env.num_envs if hasattr(env, "env_method") else 1):
+        with closing(EnvStepDynamics(sub_env(env, index))) as oracle:
+            difference = mismatch(model, oracle, num_steps=_LIKENESS_STEPS)
+        if difference is not None:
+            raise ValueError(
+                f"env {index} of the VecEnv is not like env 0, of which simulations are copies: "
+                f"{difference}; make them alike, let reset draw what varies "
+                "(docs/cloning.md), or pass dynamics=make_dynamics(one_env) all the same"
+            )
 
 
 def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -308,3 +309,66 @@ def test_envs_of_another_process_that_are_not_cloneable_are_refused():
     finally:
         for process in venv.processes:
             process.terminate()
+
+
+class LightCartPole(CartPoleEnv):
+    """No array form is known of a subclass, so that its steps are simulated."""
+
+    def __init__(self, gravity: float = 9.8) -> None:
+        super().__init__()
+        self.gravity = gravity
+
+
+class HeavyHopper(HopperEnv):
+    """Another body from the start on; its steps are simulated, too."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.model.body_mass[:] *= scale
+
+
+def several(*makers, vec_env_cls=DummyVecEnv):
+    def wrapped(maker):
+        return lambda: Cloneable(wrappers.TimeLimit(maker(), 100))
+
+    return vec_env_cls([wrapped(maker) for maker in makers])
+
+
+@pytest.mark.parametrize(
+    ("makers", "said"),
+    [
+        ([PendulumEnv, lambda: PendulumEnv(g=4.0)], "env 1 .*: rewards by"),
+        (
+            [HalfCheetahEnv] * 2 + [lambda: HalfCheetahEnv(ctrl_cost_weight=0.5)],
+            "env 2 .*: rewards",
+        ),
+        ([HeavyHopper, lambda: HeavyHopper(2.0)], "env 1 .*: "),
+    ],
+)
+def test_envs_that_differ_are_refused(makers, said):
+    with pytest.raises(ValueError, match=said + ".*let reset draw what varies"):
+        make_dynamics(several(*makers), num_workers=1)
+    make_dynamics(several(*makers[:1] * 2), num_workers=1).close()
+
+
+def test_envs_of_other_processes_that_differ_are_refused():
+    makers = [PendulumEnv, lambda: PendulumEnv(g=4.0)]
+    venv = several(*makers, vec_env_cls=SubprocVecEnv)
+    try:
+        with pytest.raises(ValueError, match="env 1 of the VecEnv is not like env 0"):
+            make_dynamics(venv, num_workers=1)
+    finally:
+        venv.close()
+
+
+def test_envs_may_differ_in_what_is_part_of_their_state():
+    venv = several(LightCartPole, lambda: LightCartPole(3.0))
+    venv.seed(0)
+    venv.reset()
+    states = venv.env_method("snapshot")
+    with closing(make_dynamics(venv, num_workers=1)) as dynamics:
+        actions = np.ones((2, 1, 8), dtype=int)
+        batch = dynamics.rollout(states, actions, keep_observations=True)
+    for env, observations in zip(venv.envs, batch.observations, strict=True):
+        for shown in observations[0]:
+            np.testing.assert_array_equal(env.step(1)[0], shown)
