@@ -2,7 +2,8 @@
 
 The clock starts before the model is built, so that setting up a planner counts as training. No
 evaluation runs inside it: a learning curve comes from copies of the weights that are put aside on
-the way, which takes milliseconds, and evaluated when training is over.
+the way, which takes milliseconds, and evaluated when training is over. MPPIGPS keeps the best of
+its policies by evaluations of its own, on other resets, which are part of its time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from mppi_agent.env_ids import make_env
 from mppi_agent.evaluation import CurvePoint, evaluate_policy
 from mppi_agent.gps import MPPIGPS
 from mppi_agent.gps.callbacks import WallClockBudget
+from mppi_agent.gps.presets import PRESETS as TRAINING_PRESETS
 from mppi_agent.interfaces import Policy
+from mppi_agent.planning import PRESETS as PLANNER_PRESETS
 from mppi_agent.progress import Progress
 
 __all__ = ["ALGOS", "NormalizedPolicy", "TrainingRun", "learning_curve", "load_policy", "train_for"]
@@ -113,7 +116,8 @@ def train_for(
     Args:
         algo: One of `ALGOS`.
         env_id: Of a Gymnasium env.
-        seconds: Wall-clock to train for, > 0; overrun by at most one update of the algorithm.
+        seconds: Wall-clock to train for, > 0; overrun by at most one update of the algorithm, and
+            by the last evaluation of an MPPIGPS model.
         seed: Of the algorithm and its envs.
         device: As Stable-Baselines3 takes it.
         verbose: As Stable-Baselines3 takes it.
@@ -150,7 +154,7 @@ def train_for(
         seconds=spent,
         env_steps=model.num_timesteps,
         sim_steps=model.num_sim_steps if isinstance(model, MPPIGPS) else 0,
-        settings="defaults" if algo == "mppigps" else baseline_for(algo, env_id).source,
+        settings=_settings_of(algo, env_id),
         was_interrupted=was_interrupted,
         snapshots=recorder.snapshots,
     )
@@ -250,6 +254,14 @@ def _make_model(algo: str, env_id: str, *, seed: int, device: str, verbose: int)
     policy = policy_name(env.observation_space)
     env.close()
     return MPPIGPS(policy, env_id, seed=seed, device=device, verbose=verbose)
+
+
+def _settings_of(algo: str, env_id: str) -> str:
+    """Say where the hyper-parameters come from; "preset": MPPIGPS or its planner knows the env."""
+    if algo != "mppigps":
+        return baseline_for(algo, env_id).source
+    name = env_id.rpartition(":")[2]
+    return "preset" if name in TRAINING_PRESETS or name in PLANNER_PRESETS else "defaults"
 
 
 def _take_snapshot(model: BaseAlgorithm, seconds: float) -> Snapshot:

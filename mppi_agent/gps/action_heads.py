@@ -290,7 +290,8 @@ def action_head(space: gym.Space, random_share: float = 0.0) -> ActionHead:
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
             raise ValueError(
                 f"action_space={space} is unbounded: MPPIGPS samples between bounds; give it some "
-                "with gymnasium.wrappers.RescaleAction or TransformAction"
+                "with TransformAction(env, lambda action: action, Box(low, high)) of "
+                "gymnasium.wrappers"
             )
         return GaussianHead(space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):

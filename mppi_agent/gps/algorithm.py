@@ -22,7 +22,6 @@ from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from mppi_agent.dynamics.observations import select_rows
 from mppi_agent.gps.dataset import LabelDataset
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.labels import StudentStep
@@ -189,10 +188,7 @@ class GuidedAlgorithm(BaseAlgorithm):
                 for i, state in enumerate(states):
                     truncated = bool(dones[i]) and infos[i].get("TimeLimit.truncated", False)
                     terminated = bool(dones[i]) and not truncated
-                    seen = select_rows(observation, i)
-                    engine.labeler.record(
-                        i, StudentStep(state, seen, actions[i], terminated, truncated)
-                    )
+                    engine.labeler.record(i, StudentStep(state, actions[i], terminated, truncated))
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
@@ -263,6 +259,7 @@ class GuidedAlgorithm(BaseAlgorithm):
                 f"{path} holds a {type(loaded).__name__}, not the labels of an MPPIGPS model; "
                 "name a file that save_replay_buffer wrote"
             )
+        loaded.date_back_to(self._round)
         self.replay_buffer = loaded
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -279,6 +276,8 @@ class GuidedAlgorithm(BaseAlgorithm):
     def _take_up(self, reset_num_timesteps: bool) -> None:
         """Go on where training stopped, in this process or in the one that saved a checkpoint."""
         if reset_num_timesteps:
+            if self._round:  # those of an earlier training, not of `learn_from`
+                self.num_sim_steps, self._timer = 0, PhaseTimer()
             self._round_step = 0
             self.resume_point = None
             if self._engine is not None:
@@ -353,6 +352,7 @@ class GuidedAlgorithm(BaseAlgorithm):
     def _get_engine(self) -> Engine:
         if self._engine is None:
             self._engine = self.make_engine()
+            self.num_sim_steps += self._monitor.judge_anew(self._engine, self._plain_policy)
         return self._engine
 
     def _forget_run(self) -> None:

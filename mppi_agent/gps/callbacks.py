@@ -57,7 +57,8 @@ class WallClockBudget(BaseCallback):
     """Stop training after some seconds, and let schedules run along the clock.
 
     Args:
-        seconds: From `on_training_start` on, > 0; overrun by at most one round.
+        seconds: From `on_training_start` on, > 0; overrun by at most one round, and by the last
+            evaluation of an MPPIGPS model.
         verbose: As in SB3.
         spent: Seconds of these that are used up already, by set-up or an earlier session.
 

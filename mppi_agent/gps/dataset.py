@@ -19,7 +19,8 @@ class LabelBatch:
     """Hold states with the planner's actions.
 
     Attributes:
-        observations: What the policy sees, shape (B, *obs).
+        observations: As the env shows them, shape (B, *obs): statistics of a `VecNormalize`, which
+            the policy sees them through, change.
         actions: The planner's action in env units, shape (B, *action).
         weights: Non-negative; a label's measured gain, scaled, shape (B,).
     """
@@ -70,6 +71,12 @@ class LabelDataset:
         self._size += len(labels)
         while self._size > self._capacity and len(self._batches) > 1:
             self._size -= len(self._batches.popleft()[1])
+
+    def date_back_to(self, round_number: int) -> None:
+        """Let no label be of a later round than this, as those of another training may be."""
+        if self._batches:
+            excess = max(self._batches[-1][0] - round_number, 0)
+            self._batches = deque((added - excess, labels) for added, labels in self._batches)
 
     def sample(self, num: int, round_number: int, rng: np.random.Generator) -> LabelBatch | None:
         """Draw labels with replacement, recent ones more often; None while there are none."""

@@ -10,17 +10,16 @@ from mppi_agent.cloning import Cloneable
 from mppi_agent.demonstrations import Demonstration
 from mppi_agent.dynamics.observations import agree, join_observations, select_rows
 from mppi_agent.gps.dataset import LabelBatch
-from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import EnvState
 
 __all__ = ["demonstrated_labels", "demonstrated_states"]
 
 
-def demonstrated_labels(demonstrations: Sequence[Demonstration], view: PolicyView) -> LabelBatch:
-    """Return every step as a label of weight 1, observations as the policy sees them now."""
+def demonstrated_labels(demonstrations: Sequence[Demonstration]) -> LabelBatch:
+    """Return every step as a label of weight 1."""
     shown = [select_rows(episode.observations, slice(-1)) for episode in demonstrations]
     actions = np.concatenate([episode.actions for episode in demonstrations])
-    return LabelBatch(view.observe(join_observations(shown, 0)), actions, np.ones(len(actions)))
+    return LabelBatch(join_observations(shown, 0), actions, np.ones(len(actions)))
 
 
 def demonstrated_states(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mppi_agent.demonstrations import Demonstration
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
+from mppi_agent.dynamics.env_step import DEFAULT_EPISODE_STEPS
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import StateArchive
 from mppi_agent.gps.demonstrations import demonstrated_states
@@ -32,7 +32,6 @@ _RESET_POOL = 256
 _ARCHIVE_CAPACITY = 2000
 _NUM_PROBES = 32
 _PROBE_STEPS = 200
-_DEFAULT_EPISODE_STEPS = 1000
 
 
 class Engine:
@@ -75,7 +74,7 @@ class Engine:
     ) -> None:
         self._env = cloneable = sub_env(env)
         self._made_from = cloneable.snapshot()  # private copies keep what a reset leaves as it is
-        self.dynamics = dynamics or make_dynamics(cloneable)
+        self.dynamics = dynamics or make_dynamics(env)
         self._owns_dynamics = dynamics is None
         self._coarse = (
             coarse_model_of(self.dynamics, substeps, "pass substeps=0") if substeps else None
@@ -98,7 +97,7 @@ class Engine:
         self.is_coarse = self._coarse is not None
         self.archive_share = 0.0
         self.beta = 0.0
-        self.max_episode_steps = self.dynamics.max_episode_steps or _DEFAULT_EPISODE_STEPS
+        self.max_episode_steps = self.dynamics.max_episode_steps or DEFAULT_EPISODE_STEPS
         self._reset_pool = self.dynamics.initial_states(_RESET_POOL, self._start_rng)
         self._eval_states = self.dynamics.initial_states(
             num_eval_episodes, np.random.default_rng(eval_seed)
@@ -156,18 +155,16 @@ class Engine:
     def expert_episodes(
         self, num: int, num_steps: int, should_stop: Callable[[], bool]
     ) -> ExpertEpisodes:
-        """Let the expert act from `num` resets; its labels are as the policy sees them."""
+        """Let the expert act from `num` resets."""
         num_steps = min(num_steps, self.max_episode_steps)
         with closing(self.dynamics.simulations(num)) as simulations:
-            episodes = expert_episodes(
+            return expert_episodes(
                 self.expert,
                 simulations,
                 self.dynamics.initial_states(num, self._start_rng),
                 num_steps,
                 should_stop,
             )
-        seen = self.view.observe(episodes.labels.observations)
-        return replace(episodes, labels=replace(episodes.labels, observations=seen))
 
     def demonstrated_states(self, demonstrations: Sequence[Demonstration]) -> list[EnvState]:
         """Return states on the way of demonstrations, half of what the archive has room for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch as th
@@ -146,13 +146,15 @@ class Guidance:
         """
         dynamics = engine.dynamics
         check_demonstrations(demonstrations, dynamics.observation_space, dynamics.action_space)
-        labels = demonstrated_labels(demonstrations, engine.view)
+        labels = demonstrated_labels(demonstrations)
         engine.archive.add_expert(engine.demonstrated_states(demonstrations))
         num_kept = min(len(labels), dataset.capacity // 2)  # evenly, and with room for more
         kept = np.linspace(0, len(labels) - 1, num_kept, dtype=int)
         dataset.add(labels.select(kept), self.round_number)
         before = engine.probe(policy)
         # Samples that came next would shift what a copied policy sees before it can adapt.
+        engine.view.count(labels.observations)
+        labels = replace(labels, observations=engine.view.observe(labels.observations))
         update_normalizers(policy, labels.observations)
         settle_normalizers(policy, _SETTLED_COUNT)
 
@@ -225,7 +227,7 @@ class Guidance:
         archived = engine.archived_probe_states(self._rng)
         before = engine.probe(policy, archived)
         weights, moments = copy.deepcopy((policy.state_dict(), optimizer.state_dict()))
-        loss = self._fit(policy, optimizer, dataset, steps)
+        loss = self._fit(engine, policy, optimizer, dataset, steps)
         after = engine.probe(policy, archived)
         gain = after.gain_over(before)
         paid = gain >= max(self._price(before.mean), 0.0)
@@ -249,12 +251,16 @@ class Guidance:
 
     def _fit(
         self,
+        engine: Engine,
         policy: ActorCriticPolicy,
         optimizer: th.optim.Optimizer,
         dataset: LabelDataset,
         num_steps: int,
     ) -> float:
         def draw(num: int) -> LabelBatch | None:
-            return dataset.sample(num, self.round_number, self._rng)
+            labels = dataset.sample(num, self.round_number, self._rng)
+            if labels is None:
+                return None
+            return replace(labels, observations=engine.view.observe(labels.observations))
 
         return self._regression.fit(policy, optimizer, draw, num_steps)

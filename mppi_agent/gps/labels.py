@@ -1,7 +1,8 @@
 """Planner labels: which of the student's states to plan for, and which plans become labels.
 
-The student's own actions from a state on are exactly its closed-loop plan, since simulator and
-student are deterministic: they are the nominal that MPPI must beat ("hindsight nominal").
+The student's own actions from a state on are its closed-loop plan, since simulator and student are
+deterministic: they are the nominal that MPPI must beat ("hindsight nominal"). Where the horizon is
+longer than a round they are of the last few students in turn.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from mppi_agent.dynamics.observations import stack_observations
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps.dataset import LabelBatch, label_batch
-from mppi_agent.interfaces import EnvState, Observation, Plan, Simulations
+from mppi_agent.interfaces import EnvState, Plan, Simulations
 from mppi_agent.planning import ActionScaling, LeafValue, shift_nominal
 
 __all__ = ["ExpertEpisodes", "LabelReport", "Labeler", "StudentStep", "expert_episodes"]
@@ -30,14 +31,12 @@ class StudentStep:
 
     Attributes:
         state: Before the step.
-        observation: What the policy saw, shape (*obs).
-        action: What it did, env units, shape (*action).
+        action: What the student did, env units, shape (*action).
         terminated: Whether the env ended the episode with this step.
         truncated: Whether something else did, such as a time limit.
     """
 
     state: EnvState
-    observation: Observation
     action: np.ndarray
     terminated: bool
     truncated: bool
@@ -147,7 +146,7 @@ class Labeler:
             actions = self._scaling.to_env(plan.controls[rows, 0])
             scale = np.median(gains[rows])
             labels = label_batch(
-                [steps[int(i)].observation for i in rows],
+                [steps[int(i)].state.observation for i in rows],
                 list(actions),
                 list(np.clip(gains[rows] / scale, 0.1, 3.0)),
             )

@@ -54,6 +54,8 @@ class Monitor:
         Returns:
             Env steps simulated, and figures for the log.
         """
+        if engine.is_coarse and progress_remaining < _TRUE_SHARE:
+            engine.use_true_model()
         if not self._budget.has(engine.evaluation_steps):
             return 0, {}
         self._budget.pay(engine.evaluation_steps)
@@ -72,7 +74,7 @@ class Monitor:
             misleads = result.mean < self.best_mean and coarse.mean >= self._best_coarse_mean
             self._best_coarse_mean = max(self._best_coarse_mean, coarse.mean)
             self._coarse_failures = self._coarse_failures + 1 if misleads else 0
-            if self._coarse_failures >= _MOST_COARSE_FAILURES or progress_remaining < _TRUE_SHARE:
+            if self._coarse_failures >= _MOST_COARSE_FAILURES:
                 engine.use_true_model()
         return sim_steps, figures
 
@@ -84,6 +86,22 @@ class Monitor:
             self.best_mean = result.mean
             self._best_weights = _copy_weights(policy)
         return result
+
+    def judge_anew(self, engine: Engine, policy: ActorCriticPolicy) -> int:
+        """Measure the best weights again: in another env their return was no measure for this one.
+
+        Returns:
+            Env steps simulated.
+        """
+        if self._best_weights is None:
+            return 0
+        latest = _copy_weights(policy)
+        policy.load_state_dict(self._best_weights)
+        result = engine.evaluate(policy)
+        policy.load_state_dict(latest)
+        self.best_mean = result.mean
+        self._coarse_failures, self._best_coarse_mean = 0, -np.inf
+        return result.sim_steps
 
     def finish(self, engine: Engine, policy: ActorCriticPolicy) -> Evaluation:
         """Evaluate a last time and put the best weights into the policy; `go_on` undoes both."""

@@ -97,7 +97,8 @@ class MPPIGPS(GuidedAlgorithm):
         expert_policy: Proposes plans to the expert, closed loop: any SB3 model, or whatever has its
             `predict`. The student learns from it where its plans beat the student. Not saved.
         policy_loss: How samples pull on the policy; None: `clipped_loss(clip_range)`. The pure
-            path-integral weights are `path_integral_loss(ess_fraction)`.
+            path-integral weights are `path_integral_loss(ess_fraction)`, both in
+            `mppi_agent.gps.improvement`.
         tensorboard_log: As in SB3.
         policy_kwargs: As in SB3; ours are merged in, and PPO built with `model.policy_kwargs` takes
             the weights as they are.

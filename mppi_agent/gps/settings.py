@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.vec_env import VecEnv
@@ -103,6 +104,11 @@ def check_settings(model: Any) -> None:
         value = getattr(model, name)
         if value is not None and not holds(value):
             raise TypeError(f"{name} must be {wanted}, or None, got {value!r}")
+    if isinstance(model.action_space, gym.spaces.Box) and model.init_std < model.min_std:
+        raise ValueError(
+            f"init_std={model.init_std} must be >= min_std={model.min_std}, below which the noise "
+            "never falls; pass a lower min_std, too"
+        )
     if "log_std_init" in model.policy_kwargs:
         raise ValueError(
             f"policy_kwargs holds log_std_init={model.policy_kwargs['log_std_init']}, which "

@@ -6,7 +6,7 @@ and makes its actions fit for the env. It holds no learnt state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -48,13 +48,24 @@ class PolicyView:
     ) -> None:
         self._head = action_head(action_space, random_share)
         self._action_shape: tuple[int, ...] = action_space.shape or ()
-        self._transforms = _observation_transforms(env)
+        self._wrappers = _observation_wrappers(env)
 
     def observe(self, observations: Observation) -> Observation:
         """Return what the policy sees of batched env observations, leading axes kept."""
-        for transform in self._transforms:
-            observations = transform(observations)
+        for wrapper in self._wrappers:
+            observations = _through(wrapper, observations)
         return observations
+
+    def count(self, observations: Observation) -> None:
+        """Let a `VecNormalize` in training count a batch of env observations, shape (N, *obs)."""
+        for wrapper in self._wrappers:
+            if isinstance(wrapper, VecNormalize) and wrapper.training and wrapper.norm_obs:
+                if isinstance(wrapper.obs_rms, dict):
+                    for key, statistics in wrapper.obs_rms.items():
+                        statistics.update(observations[key])
+                else:
+                    wrapper.obs_rms.update(observations)
+            observations = _through(wrapper, observations)
 
     def draw_actions(
         self, policy: ActorCriticPolicy, observations: Observation, rng: np.random.Generator
@@ -89,13 +100,18 @@ def as_tensors(policy: ActorCriticPolicy, observations: Observation) -> th.Tenso
     return th.as_tensor(observations, device=policy.device)
 
 
-def _observation_transforms(env: VecEnv | None) -> list[Callable[[Observation], Observation]]:
-    transforms: list[Callable[[Observation], Observation]] = []
+def _through(wrapper: VecNormalize | VecTransposeImage, observations: Any) -> Any:
+    if isinstance(wrapper, VecNormalize):
+        return wrapper.normalize_obs(observations)
+    return wrapper.transpose_observations(observations)
+
+
+def _observation_wrappers(env: VecEnv | None) -> list[VecNormalize | VecTransposeImage]:
+    """Return the wrappers that change observations, innermost first."""
+    wrappers: list[VecNormalize | VecTransposeImage] = []
     while isinstance(env, VecEnvWrapper):
-        if isinstance(env, VecNormalize):
-            transforms.insert(0, env.normalize_obs)
-        elif isinstance(env, VecTransposeImage):
-            transforms.insert(0, env.transpose_observations)
+        if isinstance(env, VecNormalize | VecTransposeImage):
+            wrappers.insert(0, env)
         elif not isinstance(env, _TRANSPARENT):
             raise ValueError(
                 f"VecEnv wrapper {type(env).__name__} changes what the policy sees in a way that "
@@ -103,4 +119,4 @@ def _observation_transforms(env: VecEnv | None) -> list[Callable[[Observation], 
                 "each env, below Cloneable"
             )
         env = env.venv
-    return transforms
+    return wrappers

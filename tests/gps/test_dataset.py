@@ -63,6 +63,26 @@ def test_the_oldest_rounds_go_first_when_it_is_full():
     assert len(dataset) == 50
 
 
+def test_labels_of_another_training_are_not_of_rounds_to_come():
+    dataset = LabelDataset(half_life=4, capacity=100)
+    dataset.add(labels(0, 10), 596)
+    dataset.add(labels(10, 10), 600)
+    dataset.date_back_to(0)
+    dataset.add(labels(20, 10), 4)
+    num = 21_000
+    drawn = dataset.sample(num, 4, np.random.default_rng(0)).observations[:, 0]
+    # Chances of 1 to 2 to 4; five standard deviations, failure probability 6e-7 each.
+    for first, share in ((0, 1 / 7), (10, 2 / 7), (20, 4 / 7)):
+        count = ((first <= drawn) & (drawn < first + 10)).sum()
+        assert abs(count - num * share) < 5 * np.sqrt(num * share * (1 - share))
+    recent = LabelDataset(half_life=4, capacity=100)
+    recent.add(labels(0, 10), 3)
+    recent.date_back_to(7)  # what is of the past stays as it is
+    recent.add(labels(10, 10), 7)
+    drawn = recent.sample(num, 7, np.random.default_rng(0)).observations[:, 0]
+    assert abs((drawn < 10).sum() - num / 3) < 5 * np.sqrt(num * 2 / 9)
+
+
 def test_no_labels_no_sample():
     dataset = LabelDataset(half_life=5, capacity=10)
     dataset.add(labels(0, 0), 0)

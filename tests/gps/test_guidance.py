@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch as th
-from toy_envs import make_policy
+from toy_envs import make_policy, plain_view
 
 from mppi_agent.gps.dataset import LabelBatch, LabelDataset, StateArchive
 from mppi_agent.gps.evaluation import Probe
@@ -23,6 +23,7 @@ class ProbedEngine:
         self._means = iter(means)
         self._archived = iter(archived)
         self._num_archived = 1 if archived else 0
+        self.view = plain_view()
 
     def probe(self, policy, archived=()):
         others = np.array([next(self._archived) for _ in archived])

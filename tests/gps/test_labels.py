@@ -53,7 +53,7 @@ def drive(
     for _ in range(num_steps):
         state, action = env.snapshot(), student(seen)
         after, reward, terminated, truncated, _ = env.step(action)
-        step = StudentStep(state, seen, action, bool(terminated), bool(truncated))
+        step = StudentStep(state, action, bool(terminated), bool(truncated))
         labeler.record(env_index, step)
         taken.append((state, reward, terminated))
         seen = env.reset()[0] if terminated or truncated else after
@@ -182,11 +182,11 @@ def test_a_student_that_cannot_be_beaten_gets_no_labels():
     expert = make_expert()
     labeler = Labeler(expert, 1)
     env = make_target(limit=1000)
-    seen, _ = env.reset(seed=0)
+    env.reset(seed=0)
     for _ in range(12):
         state, action = env.snapshot(), np.array([1.5], dtype=np.float32)  # the very best
-        labeler.record(0, StudentStep(state, seen, action, False, False))
-        seen, *_ = env.step(action)
+        labeler.record(0, StudentStep(state, action, False, False))
+        env.step(action)
     report = labeler.label(5, np.random.default_rng(0), None)
     assert report.labels is None
     assert report.acceptance == 0 and report.gain == 0 and report.student_return == 0
@@ -198,9 +198,7 @@ def test_a_diverged_student_does_not_spoil_the_report():
     env = make_target(limit=1000)
     state = env.snapshot()
     for action in (2.9, 0.0, 0.0, 0.0, 0.0):  # the first one breaks
-        labeler.record(
-            0, StudentStep(state, state.observation, np.array([action], np.float32), False, False)
-        )
+        labeler.record(0, StudentStep(state, np.array([action], np.float32), False, False))
     report = labeler.label(2, np.random.default_rng(0), None)
     assert np.isneginf(expert.plans[0].nominal_returns).sum() == 1
     assert np.isfinite([report.gain, report.student_return, report.ess]).all()

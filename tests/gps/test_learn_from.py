@@ -248,3 +248,29 @@ def test_a_teacher_sees_what_it_was_trained_on():
         model._go_on_without_steps().expert.label(training.env_method("snapshot"))
         seen = np.concatenate(Spy.seen)
         assert seen.min() >= least and seen.max() <= most
+
+
+def test_vec_normalize_counts_what_was_demonstrated():
+    venv = VecNormalize(pendulums(1))  # which has seen a single observation so far
+    episodes = demonstrations(4)
+    model = make(venv, learning_rate=1e-2, **ALONE).learn_from(episodes, gradient_steps=300)
+    shown = np.concatenate([e.observations[:-1] for e in episodes])
+    np.testing.assert_allclose(venv.obs_rms.mean, shown.mean(axis=0), atol=0.1)
+    np.testing.assert_allclose(venv.obs_rms.var, shown.var(axis=0), rtol=0.1)
+    seen = [replace(e, observations=venv.normalize_obs(e.observations)) for e in episodes]
+    before = mean_error(model, seen)
+    model.learn(64)
+    seen = [replace(e, observations=venv.normalize_obs(e.observations)) for e in episodes]
+    assert mean_error(model, seen) < before + 0.5
+    frozen = VecNormalize(pendulums(1), training=False)
+    make(frozen, **ALONE).learn_from(episodes, gradient_steps=1)
+    assert frozen.obs_rms.count < 1
+
+
+def test_labels_are_kept_as_the_env_shows_them():
+    venv = VecNormalize(pendulums(1))
+    episodes = demonstrations(1)
+    model = make(venv, **ALONE).learn_from(episodes, gradient_steps=1)
+    kept = model.replay_buffer.sample(50, 0, np.random.default_rng(0)).observations
+    shown = episodes[0].observations
+    assert all((np.abs(shown - one).sum(axis=1) == 0).any() for one in kept)

@@ -90,3 +90,23 @@ def test_the_end_of_training_runs_on_the_true_model():
     engine = DictatedEngine((1, 1))
     look(engine, 1, progress_remaining=0.1)
     assert not engine.is_coarse
+
+
+def test_the_end_of_training_runs_on_the_true_model_however_rare_evaluations_are():
+    monitor, engine = Monitor(0.99), DictatedEngine()
+    monitor.look(engine, make_policy(), 0.3)
+    assert engine.is_coarse
+    monitor.look(engine, make_policy(), 0.2)  # nothing was earned that would pay for one
+    assert not engine.is_coarse
+
+
+def test_the_best_weights_are_measured_again_by_another_engine():
+    monitor = Monitor(0.99)
+    policy, best = worsened(monitor, DictatedEngine((3.0, 0.0)))
+    now = policy.action_net.bias.detach().clone()
+    assert monitor.judge_anew(DictatedEngine((-7.0, 0.0)), policy) == 1
+    assert monitor.best_mean == -7.0
+    assert th.equal(policy.action_net.bias, now)
+    monitor.finish(DictatedEngine((-8.0, 0.0)), policy)
+    assert th.equal(policy.action_net.bias, best)
+    assert Monitor(0.99).judge_anew(DictatedEngine(), policy) == 0

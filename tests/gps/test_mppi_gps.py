@@ -32,6 +32,7 @@ from mppi_agent.gps.callbacks import WallClockBudget
 from mppi_agent.gps.engine import Engine
 from mppi_agent.gps.evaluation import Evaluation
 from mppi_agent.gps.improvement import TrustRegionUpdate
+from mppi_agent.gps.view import PolicyView
 
 
 def test_learning_changes_the_policy_and_counts_real_steps_exactly():
@@ -152,6 +153,32 @@ def test_the_best_policy_of_the_old_env_is_not_put_back_in_the_new_one():
     model.learn(8 * 30)
     new, _ = model.predict(start, deterministic=True)
     assert new > old + 0.5
+
+
+@pytest.mark.parametrize("has_env", [True, False])
+def test_nor_is_it_where_a_model_is_loaded_for_another_env(has_env, tmp_path):
+    settings = {"expert_episodes": 0, "learning_rate": 3e-3, "target_kl": 0.1}
+    model = make(make_target(target=-0.5), **settings)
+    model.learn(8 * 8)
+    start = np.array([0.0, 1.0], dtype=np.float32)
+    old, _ = model.predict(start, deterministic=True)
+    model.save(tmp_path / "model")
+    harder = make_target(target=2.5, offset=-100.0)
+    loaded = MPPIGPS.load(tmp_path / "model", env=harder if has_env else None)
+    if not has_env:
+        loaded.set_env(harder)
+    loaded.learn(8 * 30)
+    new, _ = loaded.predict(start, deterministic=True)
+    assert new > old + 0.5
+
+
+def test_simulated_steps_are_counted_from_the_start_as_real_ones_are():
+    model = make(**{"expert_episodes": 0, "label_states": 0})
+    first = model.learn(16).num_sim_steps
+    seconds = dict(model._timer.seconds)
+    assert model.learn(16, reset_num_timesteps=False).num_sim_steps > 1.5 * first
+    assert model.learn(16).num_sim_steps < 1.5 * first
+    assert model._timer.seconds["sample"] < 10 * seconds["sample"]
 
 
 def test_the_steps_before_a_reset_are_not_joined_to_those_after_it(monkeypatch):
@@ -406,6 +433,7 @@ def test_wrappers_that_simulations_would_not_know_of_are_refused(wrap):
         ({"policy_loss": "clipped"}, TypeError, "policy_loss must be a PolicyLoss"),
         ({"ent_coef": float("inf")}, ValueError, "ent_coef must be >= 0 and finite, got inf"),
         ({"env": 3}, TypeError, "env must be an env id, a Gymnasium env or a VecEnv, got 3"),
+        ({"init_std": 0.1, "min_std": 0.2}, ValueError, r"init_std=0.1 must be >= min_std=0.2"),
         ({"policy_kwargs": {"log_std_init": -3}}, ValueError, "log_std_init=-3.* pass init_std"),
     ],
 )
@@ -425,15 +453,21 @@ def test_a_seed_that_comes_later_counts_as_well():
     assert same(weights(late.learn(24)), expected)
 
 
-def test_training_goes_on_from_a_reset_where_somebody_acted_in_its_env():
-    model = make()
+def test_training_goes_on_from_a_reset_where_somebody_acted_in_its_env(monkeypatch):
+    model, seen, act = make(), [], PolicyView.best_actions
+
+    def spy(view, policy, observations):
+        seen.append(observations)
+        return act(view, policy, observations)
+
     model.learn(12)
     evaluate_policy(model, model.get_env(), 1, warn=False)
+    monkeypatch.setattr(PolicyView, "best_actions", spy)
     model.learn(4, reset_num_timesteps=False)
     history = model._engine.labeler._history[0]
     assert len(history) == 4
-    for step in history:
-        np.testing.assert_allclose(step.observation, step.state.observation)
+    for step, observations in zip(history, seen, strict=False):  # evaluations come after these
+        np.testing.assert_allclose(step.state.observation[None], observations)
 
 
 class ScriptedEvaluations:
