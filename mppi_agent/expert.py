@@ -17,7 +17,8 @@ import numpy as np
 from mppi_agent.cloning import Cloneable, find_cloneable, layers_above
 from mppi_agent.dynamics import coarse_model_of, make_dynamics, sub_env
 from mppi_agent.dynamics.coordinates import coordinates_of
-from mppi_agent.dynamics.rollout import ClosedLoop
+from mppi_agent.dynamics.ensemble import closed_loop
+from mppi_agent.dynamics.noise import nominal_model
 from mppi_agent.guide import Guide
 from mppi_agent.interfaces import Coordinates, Dynamics, EnvState, Observation, Plan, Policy
 from mppi_agent.planning import (
@@ -64,7 +65,7 @@ class MPPIAgent:
         policy_noise_std: Noise of the policy's proposals but the first, half-range units; read
             only where it does not lead.
         policy_prior: How strongly the policy pulls plans towards what it would do, see
-            `PolicyPrior`; 0: not at all.
+            `PolicyPrior`; 0: not at all. Only where it does not lead.
         proposals: Further plans that join the samples and count by their return alone; not where a
             policy leads, for they say what to do, not what to do differently.
         objective: What plans are ranked by beside the env's own return, which stays what `Plan`
@@ -79,7 +80,7 @@ class MPPIAgent:
 
     Raises:
         ValueError: If the env cannot be cloned, or its actions are changed around the `Cloneable`,
-            or its action space is neither a bounded Box nor
+            or the envs of a `VecEnv` differ, or its action space is neither a bounded Box nor
             Discrete nor MultiDiscrete; or `policy_prior` is negative or comes without a policy; or
             proposals, reflexes or derivatives are wanted where a policy leads; or derivatives where
             the env has none.
@@ -105,7 +106,7 @@ class MPPIAgent:
         role: Role = "alone" if policy is None else "on_top" if policy_leads else "label"
         self.config = config or MPPIConfig.for_env(cloneable, role=role)
         self.scaling = action_scaling(cloneable.action_space)
-        self._dynamics = dynamics or make_dynamics(cloneable)
+        self._dynamics = dynamics or make_dynamics(self.env)
         self._owns_dynamics = dynamics is None
         self._guide = None
         if policy is not None:
@@ -127,6 +128,7 @@ class MPPIAgent:
             self.scaling,
             self._objective,
             search=self._search,
+            derivatives=self._search or nominal_model(self._dynamics),
             feedback=feedback,
             coordinates=self._coordinates(cloneable),
         )
@@ -318,10 +320,10 @@ class MPPIAgent:
                     "plans react already; use MPPIConfig.for_env(env, role='on_top'), or "
                     "policy_leads=False"
                 )
-            return Following(self._guide.controls, ClosedLoop)
+            return Following(self._guide.controls, closed_loop)
         if self.config.reflex_std > 0:
             model = self._search or self._dynamics
-            return Reflexes.fitted_to(model, self.scaling, self.config.horizon, ClosedLoop)
+            return Reflexes.fitted_to(model, self.scaling, self.config.horizon, closed_loop)
         return None
 
     def _coordinates(self, env: Cloneable) -> Coordinates | None:
@@ -345,7 +347,14 @@ class MPPIAgent:
         if policy_prior:
             if self._guide is None:
                 raise ValueError(f"policy_prior={policy_prior} needs a policy: pass policy=model")
-            wanted.append(PolicyPrior(self._guide.controls, policy_prior))
+            prior = PolicyPrior(self._guide.controls, policy_prior)
+            if self._leads:
+                raise ValueError(
+                    f"policy_prior={policy_prior} pulls plans to what the policy would do, and "
+                    "where it leads plans are deviations from that, whose size noise_std sets; "
+                    "pass policy_leads=False, or leave policy_prior out"
+                )
+            wanted.append(prior)
         return Objective(tuple(wanted))
 
     @property

@@ -112,7 +112,8 @@ class Plan:
 
     Attributes:
         controls: Normalised actions in [-1, 1], or scores of categories, shape (S, H, nu).
-        best_returns: Measured discounted return of `controls`, shape (S,).
+        best_returns: Measured discounted return of `controls`, and of what they were verified for
+            beyond the horizon (`verify_steps`), shape (S,).
         nominal_returns: Measured return of the nominal that planning began with, shape (S,).
         returns: Return of each sample of the last iteration, shape (S, K); -inf if it diverged. On
             the model that the search ran on.

@@ -231,5 +231,7 @@ def test_a_bad_policy_costs_little():
 def test_a_prior_without_a_policy_is_refused():
     with pytest.raises(ValueError, match=r"policy_prior=0.5 needs a policy: pass policy=model"):
         MPPIAgent(make_env(), CONFIG, policy_prior=0.5)
+    with pytest.raises(ValueError, match=r"policy_prior=0.5 .* pass policy_leads=False"):
+        MPPIAgent(make_env(), CONFIG, policy=Pusher(), policy_prior=0.5)
     with pytest.raises(ValueError, match="weight must be > 0 and finite, got -1"):
         MPPIAgent(make_env(), CONFIG, policy=Pusher(), policy_prior=-1)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mppi_agent.dynamics.observations import select_rows, stack_observations
-from mppi_agent.dynamics.rollout import join_steps
+from mppi_agent.dynamics.rollout import ClosedLoop, join_steps
 from mppi_agent.interfaces import (
+    Act,
     Dynamics,
     EnvState,
     Observation,
@@ -21,17 +22,24 @@ from mppi_agent.interfaces import (
     StepBatch,
 )
 
-__all__ = ["EnsembleDynamics", "EnsembleSimulations", "tail_mean"]
+__all__ = [
+    "EnsembleClosedLoop",
+    "EnsembleDynamics",
+    "EnsembleSimulations",
+    "closed_loop",
+    "tail_mean",
+]
 
 
 class EnsembleDynamics:
     """Judge plans by the mean return on the members where they do worst.
 
-    The discounted return of an outcome is exactly the `tail_mean` of the members' returns. The
-    other fields, which matter for a value at the end of the horizon only, are those of the middle
-    one of the members that count. A plan that breaks the physics of one member counts as diverged.
+    The discounted return of an outcome is exactly the `tail_mean` of the members' returns. It is
+    terminated if it is so on any of the members that count; observations are those of the middle
+    one of these. A plan that breaks the physics of one member counts as diverged.
 
-    Closed loop, simulation i runs on member i modulo M: a policy trained there meets all members.
+    Of `simulations`, simulation i runs on member i modulo M: a policy trained there meets all
+    members. Plans that react are rolled out on each, see `closed_loop`.
 
     Args:
         members: Models of one env, the nominal one first; closed with this one.
@@ -54,7 +62,7 @@ class EnsembleDynamics:
             found = [getattr(member, name) for member in members]
             if any(value != found[0] for value in found):
                 raise ValueError(f"members must be of one env, got {name} {found}")
-        self._members = list(members)
+        self.members = tuple(members)
         self._num_worst = _num_worst(tail, len(members))
         self._discount = discount
         self.observation_space = members[0].observation_space
@@ -63,11 +71,11 @@ class EnsembleDynamics:
 
     def initial_states(self, num: int, rng: np.random.Generator) -> list[EnvState]:
         """Return `num` states drawn from the reset distribution of the first member."""
-        return self._members[0].initial_states(num, rng)
+        return self.members[0].initial_states(num, rng)
 
     def simulations(self, num: int) -> EnsembleSimulations:
         """Return `num` simulations, spread over the members."""
-        members = self._members[:num]
+        members = self.members[:num]
         sizes = [len(range(first, num, len(members))) for first in range(len(members))]
         return EnsembleSimulations(
             [member.simulations(size) for member, size in zip(members, sizes, strict=True)]
@@ -81,10 +89,15 @@ class EnsembleDynamics:
         keep_observations: bool = False,
     ) -> RolloutBatch:
         """Roll out on every member and return the mean of the worst; see `Dynamics.rollout`."""
-        batches = [
-            member.rollout(states, actions, keep_observations=keep_observations)
-            for member in self._members
-        ]
+        return self.combined(
+            [
+                member.rollout(states, actions, keep_observations=keep_observations)
+                for member in self.members
+            ]
+        )
+
+    def combined(self, batches: Sequence[RolloutBatch]) -> RolloutBatch:
+        """Return the mean of the worst of the members' outcomes, one each."""
         diverged = np.stack([batch.diverged for batch in batches])  # (M, S, K)
         returns = self._returns(batches)
         worst = np.argsort(returns, axis=0, kind="stable")[: self._num_worst]
@@ -97,7 +110,7 @@ class EnsembleDynamics:
         kept = [batch.observations for batch in batches if batch.observations is not None]
         return RolloutBatch(
             rewards=np.take_along_axis(rewards, worst[..., None], axis=0).mean(axis=0),
-            terminated=terminated[place],
+            terminated=np.asarray(np.take_along_axis(terminated, worst, axis=0).any(axis=0)),
             diverged=np.asarray(diverged.any(axis=0)),
             lengths=np.take_along_axis(lengths, worst, axis=0).max(axis=0),
             final_observations=_pick([batch.final_observations for batch in batches], place),
@@ -115,11 +128,11 @@ class EnsembleDynamics:
         Returns:
             Discounted returns, shape (M, S, K); -inf where a simulation diverged.
         """
-        return self._returns([member.rollout(states, actions) for member in self._members])
+        return self._returns([member.rollout(states, actions) for member in self.members])
 
     def close(self) -> None:
         """Close the members."""
-        for member in self._members:
+        for member in self.members:
             member.close()
 
     def _returns(self, batches: Sequence[RolloutBatch]) -> np.ndarray:
@@ -127,6 +140,45 @@ class EnsembleDynamics:
         diverged = np.stack([batch.diverged for batch in batches])
         returns = rewards @ self._discount ** np.arange(rewards.shape[-1])
         return np.where(diverged, -np.inf, returns)
+
+
+class EnsembleClosedLoop:
+    """Run closed-loop rollouts on every member of an ensemble.
+
+    Args:
+        ensemble: The models; the caller closes it.
+    """
+
+    def __init__(self, ensemble: EnsembleDynamics) -> None:
+        self._ensemble = ensemble
+        self._loops = [closed_loop(member) for member in ensemble.members]
+
+    def __call__(
+        self,
+        states: Sequence[EnvState],
+        shape: tuple[int, int],
+        act: Act,
+        *,
+        keep_observations: bool = False,
+    ) -> RolloutBatch:
+        """Return the mean of the worst; what `act` did last it did on the nominal member."""
+        batches = [
+            loop(states, shape, act, keep_observations=keep_observations)
+            for loop in reversed(self._loops)
+        ]
+        return self._ensemble.combined(batches[::-1])
+
+    def close(self) -> None:
+        """Free the simulations; the next rollout makes new ones."""
+        for loop in self._loops:
+            loop.close()
+
+
+def closed_loop(dynamics: Dynamics) -> ClosedLoop | EnsembleClosedLoop:
+    """Return what rolls out plans that react, on all members where the model is an ensemble."""
+    if isinstance(dynamics, EnsembleDynamics):
+        return EnsembleClosedLoop(dynamics)
+    return ClosedLoop(dynamics)
 
 
 class EnsembleSimulations:

@@ -19,12 +19,15 @@ from mppi_agent.dynamics.rollout import reshape_batch, validate_actions, validat
 from mppi_agent.interfaces import EnvState, Observation, RolloutBatch, StepBatch
 
 __all__ = [
+    "DEFAULT_EPISODE_STEPS",
     "EnvStepDynamics",
     "EnvStepSimulations",
     "env_actions",
     "rollout_samples",
     "time_limit_of",
 ]
+
+DEFAULT_EPISODE_STEPS = 1000  # where nothing else ends an episode
 
 
 class EnvStepDynamics:

@@ -16,7 +16,7 @@ from mppi_agent.dynamics.ensemble import EnsembleDynamics
 from mppi_agent.dynamics.rollout import reshape_batch, validate_rollout
 from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch, Simulations, StepBatch
 
-__all__ = ["ResampledDynamics", "resample_noise"]
+__all__ = ["ResampledDynamics", "nominal_model", "resample_noise"]
 
 
 def resample_noise(dynamics: Dynamics, draws: int) -> Dynamics:
@@ -37,6 +37,17 @@ def resample_noise(dynamics: Dynamics, draws: int) -> Dynamics:
         return dynamics
     streams = [ResampledDynamics(dynamics, stream) for stream in range(draws)]
     return streams[0] if draws == 1 else EnsembleDynamics(streams)
+
+
+def nominal_model(dynamics: Dynamics) -> Dynamics:
+    """Return the one model that derivatives can be taken on.
+
+    They compare simulations, which must differ in nothing else: not in the member of an ensemble,
+    nor in the noise that is drawn anew for each.
+    """
+    if isinstance(dynamics, EnsembleDynamics):
+        return nominal_model(dynamics.members[0])
+    return dynamics._dynamics if isinstance(dynamics, ResampledDynamics) else dynamics
 
 
 class ResampledDynamics:

@@ -58,7 +58,8 @@ class BoxScaling:
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ValueError(
                 f"action bounds must be finite, got low={low}, high={high}; "
-                "give the env bounds with gymnasium.wrappers.RescaleAction or TransformAction"
+                "give the env some with TransformAction(env, lambda action: action, "
+                "Box(low, high)) of gymnasium.wrappers"
             )
         if not (low < high).all():
             raise ValueError(

@@ -37,8 +37,9 @@ class MPPIConfig:
         horizon: Length of a plan in control steps (H), >= 1.
         iterations: Rounds of sampling and averaging, each one rollout call, >= 1.
         budget_steps: Env steps up to which a plan goes on with more iterations, >= 1: where samples
-            end early, as in a fall, these use up what is left. LQR takes no more either. None:
-            `iterations` and `lqr_steps`, and no more.
+            end early, as in a fall, these use up what is left, on the average over the states of a
+            call, and more where those of the last iteration end later. LQR takes no more either.
+            None: `iterations` and `lqr_steps`, and no more.
         knot_spacing: Control steps from one noise knot to the next, in [1, horizon]; 1 draws every
             step on its own.
         knot_interpolation: How noise runs between knots: `linear_basis`, `cubic_basis` or the like.
@@ -177,7 +178,8 @@ class MPPIConfig:
                 reflexes; "on_top", to act on top of one that leads; "label", to teach one.
 
         Returns:
-            The settings, fitted as by `fitted_to`; the planner itself adds about 1 ms per plan.
+            The settings, fitted as by `fitted_to`; the planner itself adds about 1 ms per plan, and
+            steps of LQR, where the preset has any, come on top (`fit_to_budget` times them, too).
 
         Raises:
             ValueError: If only one of the two numbers is given, the budget is too small, or `role`
@@ -221,7 +223,7 @@ class MPPIConfig:
         before over the whole call: docs/experiments.md, "What to spend more time on".
 
         Args:
-            num_steps: Most env steps that a plan from one state may simulate.
+            num_steps: Most env steps that a plan from one state may simulate, LQR's aside.
 
         Returns:
             A copy with other `num_samples`, `iterations`, `noise_decay` or `elites`, and no more

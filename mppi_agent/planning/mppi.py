@@ -69,6 +69,7 @@ class MPPI:
         objective: Objective | None = None,
         *,
         search: Dynamics | None = None,
+        derivatives: Dynamics | None = None,
         feedback: Feedback | None = None,
         coordinates: Coordinates | None = None,
     ) -> None:
@@ -79,14 +80,15 @@ class MPPI:
             dynamics: The model that plans are chosen by; the caller closes it.
             scaling: What controls mean as actions of the env.
             objective: What plans are ranked by; None: the env's own return.
+            derivatives: Where LQR takes its derivatives; None: where samples are drawn.
             search: A cheaper model to draw the samples on; what they lead to is then measured on
                 `dynamics`, and the caller closes both. None: search on `dynamics`.
             feedback: How plans react; None: not at all, a plan is a sequence of controls.
             coordinates: In which derivatives are taken; read only where `lqr_steps` > 0.
 
         Raises:
-            ValueError: If settings want a policy or coordinates that are not there, or derivatives
-                of plans that react.
+            ValueError: If settings want a policy, feedback or coordinates that are not there, or
+                derivatives of plans that react.
         """
         self.config = config
         self._scaling = scaling
@@ -97,6 +99,11 @@ class MPPI:
                 f"verify_steps={config.verify_steps} needs a policy that goes on where plans end; "
                 "use verify_steps=0, or let a policy lead: MPPIAgent(env, policy=model)"
             )
+        if config.reflex_std > 0 and not self._num_gains:
+            raise ValueError(
+                f"reflex_std={config.reflex_std} needs plans that react; use reflex_std=0, or "
+                "MPPIAgent, which makes them so"
+            )
         self._true = self._roll(dynamics)
         self._search = self._true if search is None else self._roll(search)
         self._lqr = None
@@ -106,7 +113,8 @@ class MPPI:
                     f"lqr_steps={config.lqr_steps} needs coordinates to take derivatives in, and "
                     "plans that are sequences of controls; use lqr_steps=0 where plans react"
                 )
-            self._lqr = IterativeLQR(config, search or dynamics, scaling, coordinates)
+            model = derivatives or search or dynamics
+            self._lqr = IterativeLQR(config, model, scaling, coordinates)
         self._objective = objective or Objective()
         self._sampler = Sampler(config, scaling, self._num_gains, snaps=feedback is None)
 
@@ -231,7 +239,8 @@ class MPPI:
                 self.config.ess_fraction,
                 self.config.temperature_floor,
             )
-            mean = pool.weighted_mean(weights)
+            lost = pool.returns.max(axis=1) == -np.inf
+            mean = np.where(lost[:, None, None], mean, pool.weighted_mean(weights))
             bests.append(pool.best(1))
             elites = pool.best(self.config.elites)
             iteration += 1
@@ -355,9 +364,8 @@ class MPPI:
             kept = [Samples.join(split)]
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
         means = Samples.join([final, *kept])
-        # What was verified earned for longer than the samples did, and would not compare with them.
-        leader = searched if self.config.verify_steps else best_sample
-        lead = leader.returns[:, 0] - found.pool.median_return()
+        # Of one model and one horizon: what was measured last may be of others.
+        lead = searched.returns[:, 0] - found.pool.median_return()
         slack = self.config.mean_preference * np.maximum(lead, 0.0)
         chosen = _mean_or_sample(means.best(1), best_sample, slack)
         return chosen, kept[0].returns[:, 0], measured.diverged, steps

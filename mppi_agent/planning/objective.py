@@ -84,8 +84,9 @@ def discounted_sum(per_step: np.ndarray, discount: float) -> np.ndarray:
 class Term(Protocol):
     """Add `scale * value` to the return that plans are ranked by.
 
-    `scale` is asked once per call of the planner, with the samples of its first iteration: a term
-    can size itself by the spread of their returns, and still ranks all iterations alike.
+    `scale` is asked once per call of the planner, with what it rolls out first: the proposals where
+    there are several, else the samples of the first iteration. So a term can size itself by the
+    spread of their returns, and still ranks all iterations alike.
     """
 
     @property

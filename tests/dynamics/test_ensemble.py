@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mppi_agent.dynamics import EnsembleDynamics
-from mppi_agent.dynamics.ensemble import tail_mean
+from mppi_agent.dynamics.ensemble import closed_loop, tail_mean
+from mppi_agent.expert import MPPIAgent
 from mppi_agent.interfaces import Dynamics
 from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig, discounted_returns
 from tests.gps.toy_envs import make_target, target_dynamics
@@ -60,10 +61,63 @@ def test_ends_and_divergence_of_some_members():
     assert worst.terminated[0, 0] and worst.lengths[0, 0] < 4
     np.testing.assert_array_equal(worst.rewards[0, 0, worst.lengths[0, 0] :], 0.0)
     mean = EnsembleDynamics([late, early]).rollout([start], actions)
-    assert mean.lengths[0, 0] == 4
+    assert mean.lengths[0, 0] == 4 and mean.terminated[0, 0]  # on one of the two
     np.testing.assert_allclose(mean.rewards[0, 0, -1], 0.5)
     both = EnsembleDynamics([late, broken]).rollout([start], actions)
     np.testing.assert_array_equal(both.diverged, [[False, True]])
+
+
+@pytest.mark.parametrize("tail", [1.0, 1e-9])
+def test_closed_loops_run_on_every_member(tail):
+    ensemble = EnsembleDynamics(members(0.0, 1.0, 2.0), tail=tail)
+    actions = draw((2, 5, 4))
+    acted = np.zeros((10, 4, 1))
+
+    def act(step, observations, running):
+        acted[running, step] = actions.reshape(10, 4, 1)[running, step]
+        return acted[running, step]
+
+    loop = closed_loop(ensemble)
+    found = loop(STATES, (5, 4), act, keep_observations=True)
+    expected = ensemble.rollout(STATES, actions, keep_observations=True)
+    for name in found.__dataclass_fields__:
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), err_msg=name)
+    loop.close()
+
+
+class Follower:
+    """Pushes on the way that it is going."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return 5 * observation[..., :1], state
+
+
+@pytest.mark.parametrize("tail", [1.0, 1e-9])
+@pytest.mark.parametrize("reacts", ["policy", "reflexes"])
+def test_plans_that_react_are_judged_on_every_member(tail, reacts):
+    config = MPPIConfig(
+        num_samples=16, horizon=4, iterations=1, reflex_std=0.3 * (reacts == "reflexes")
+    )
+    ensemble = EnsembleDynamics(members(0.0, 2.0), tail=tail, discount=config.discount)
+    policy = Follower() if reacts == "policy" else None
+    agent = MPPIAgent(make_target(), config, policy=policy, dynamics=ensemble)
+    alone = agent.label(STATES[:1], np.full((1, 4, 1), 0.3))
+    both = agent.label(STATES, np.full((2, 4, 1), 0.3))
+    np.testing.assert_allclose(both.nominal_returns, np.repeat(alone.nominal_returns, 2))
+    # What is observed is the same on both members here, and so is what they do.
+    actions = agent.scaling.to_env(alone.controls)[:, None]
+    expected = tail_mean(ensemble.returns(STATES[:1], actions), tail)
+    np.testing.assert_allclose(alone.best_returns, expected[:, 0], rtol=1e-5)
+
+
+def test_derivatives_are_taken_on_the_nominal_member():
+    config = MPPIConfig(num_samples=8, horizon=5, iterations=1, lqr_steps=2, noise_std=0.01)
+    found = {}
+    for name, models in {"alone": members(1.0), "ensemble": members(1.0, 1.0, 1.0)}.items():
+        agent = MPPIAgent(make_target(), config, dynamics=EnsembleDynamics(models), seed=0)
+        found[name] = agent.label(STATES[:1]).best_returns
+    np.testing.assert_allclose(found["ensemble"], found["alone"], atol=1e-6)
+    assert found["alone"] > -1e-3  # the optimum is 0
 
 
 @pytest.mark.parametrize(("tail", "best"), [(1.0, 2 / 3), (1e-9, 1.0)])

@@ -36,7 +36,7 @@ def test_scaling_round_trips_and_stays_within_the_bounds():
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [
-        ([-np.inf], [1.0], r"action bounds must be finite.*RescaleAction"),
+        ([-np.inf], [1.0], r"action bounds must be finite.*TransformAction"),
         ([1.0], [1.0], r"low must be < high in every dimension"),
         ([0.0], [1.0, 2.0], r"one shape, got \(1,\) and \(2,\)"),
     ],

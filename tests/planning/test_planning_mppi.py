@@ -240,6 +240,22 @@ def test_a_state_where_all_diverged_keeps_its_nominal_and_spares_the_others():
     np.testing.assert_allclose(found.weights.sum(axis=1), 1)
 
 
+def test_a_state_where_all_diverged_keeps_its_first_proposal():
+    dynamics = double_integrator(diverge_at=5.0)
+    starts = np.array([[0.3, 0.0], [100.0, 0.0]])
+    nominals = np.stack([np.full((2, 10, 1), 0.2), np.full((2, 10, 1), -0.3)], axis=1)
+    found = plan(dynamics, starts, nominals=nominals)
+    np.testing.assert_array_equal(found.controls[1], nominals[1, 0])
+    assert np.isneginf(found.best_returns[1])
+    assert np.isfinite(found.best_returns[0])
+
+
+def test_reflexes_are_refused_where_plans_do_not_react():
+    dynamics = double_integrator()
+    with pytest.raises(ValueError, match=r"reflex_std=0.3 needs plans that react.*MPPIAgent"):
+        MPPI(MPPIConfig(reflex_std=0.3), dynamics, as_is(dynamics))
+
+
 def test_a_diverging_nominal_is_replaced():
     dynamics = double_integrator(diverge_at=1.5)
     found = plan(dynamics, nominals=np.full((2, 1, 10, 1), 0.4), num_samples=64)
