@@ -57,7 +57,7 @@ def main() -> None:
     for env_id in args.envs:
         env = Cloneable(gym.make(env_id))
         env.reset(seed=0)
-        config = replace(MPPIConfig.for_env(env), num_samples=args.num_samples)
+        config = replace(MPPIConfig.for_env(env, role="label"), num_samples=args.num_samples)
         planners: dict[str, Dynamics] = {"nominal": perturbed_dynamics(env, Perturbation())}
         for name in args.ensembles:
             planners[f"ensemble, {name}"] = make_ensemble(

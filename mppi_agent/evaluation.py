@@ -6,6 +6,7 @@ policy or expert --evaluate--> Evaluation (one return per seed)
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,20 +14,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from mppi_agent.dynamics.env_step import DEFAULT_EPISODE_STEPS, time_limit_of
 from mppi_agent.interfaces import Policy
 
 if TYPE_CHECKING:
     from mppi_agent.expert import MPPIAgent
 
 __all__ = [
+    "FIRST_HELD_OUT_SEED",
     "CurvePoint",
     "Evaluation",
     "Watcher",
     "evaluate_expert",
     "evaluate_policy",
     "held_out_seeds",
+    "limited",
 ]
 
+FIRST_HELD_OUT_SEED = 100_000  # settings were chosen on others, from 10,000, 20,000 and 50,000 on
 _ENVS_AT_ONCE = 25
 
 
@@ -118,8 +123,8 @@ class CurvePoint:
     mean_return: float
 
 
-def held_out_seeds(num: int, first: int = 10_000) -> tuple[int, ...]:
-    """Return reset seeds that training never uses.
+def held_out_seeds(num: int, first: int = FIRST_HELD_OUT_SEED) -> tuple[int, ...]:
+    """Return reset seeds that neither training nor the choice of any preset used.
 
     Args:
         num: Episodes, > 0.
@@ -128,6 +133,14 @@ def held_out_seeds(num: int, first: int = 10_000) -> tuple[int, ...]:
     if num < 1:
         raise ValueError(f"episodes must be > 0, got {num}")
     return tuple(range(first, first + num))
+
+
+def limited(env: gym.Env) -> gym.Env:
+    """Return an env whose episodes end: after 1000 steps, with a warning, where nothing else does.
+
+    In an env without a time limit a policy that goes round in circles never comes to an end.
+    """
+    return env if time_limit_of(env) is not None else _LastResort(env, DEFAULT_EPISODE_STEPS)
 
 
 def evaluate_policy(
@@ -143,7 +156,7 @@ def evaluate_policy(
 
     Args:
         policy: Anything with the `predict` of Stable-Baselines3.
-        env_id: Made anew with `gym.make`, time limit included.
+        env_id: Made anew with `gym.make`, time limit included; without one see `limited`.
         seeds: One reset seed per episode.
         on_episode: Called after every episode, for a progress bar.
 
@@ -151,7 +164,7 @@ def evaluate_policy(
         The outcome, in the order of `seeds`.
     """
     started = time.perf_counter()
-    envs = [gym.make(env_id) for _ in range(min(_ENVS_AT_ONCE, len(seeds)))]
+    envs = [limited(gym.make(env_id)) for _ in range(min(_ENVS_AT_ONCE, len(seeds)))]
     try:
         parts = [
             _run_side_by_side(policy, envs, seeds[first : first + len(envs)], on_episode)
@@ -182,7 +195,8 @@ def evaluate_expert(
     Args:
         expert: Plans at every step.
         seeds: One reset seed per episode.
-        max_steps: Cut each episode here; None runs it to its end.
+        max_steps: Cut each episode here; None runs it to its end, or for 1000 steps where the env
+            has no time limit.
         on_step: Called after every step, for a progress bar.
         on_episode: Called after every episode, likewise.
         watchers: See every plan and every reward.
@@ -192,6 +206,8 @@ def evaluate_expert(
     """
     started = time.perf_counter()
     env = expert.env
+    if max_steps is None and time_limit_of(env) is None:
+        max_steps = DEFAULT_EPISODE_STEPS
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
     ess: list[float] = []
     simulated_before = expert.sim_steps
@@ -257,3 +273,17 @@ def _stack(observations: Sequence[Any]) -> Any:
     if isinstance(observations[0], dict):
         return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
     return np.stack(observations)
+
+
+class _LastResort(gym.wrappers.TimeLimit):
+    """Cut episodes, and say so."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        outcome = super().step(action)
+        if outcome[3] and self._elapsed_steps == self._max_episode_steps:
+            warnings.warn(
+                f"{self.unwrapped} has no time limit, so that its evaluation was cut after "
+                f"{self._max_episode_steps} steps; register it with max_episode_steps",
+                stacklevel=2,
+            )
+        return outcome

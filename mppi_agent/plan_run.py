@@ -36,9 +36,10 @@ class PlanTrace:
         rewards: The env's own, as they came.
         milliseconds: Wall-clock of each plan.
         ess: Effective sample size of each plan.
-        best_returns: Measured return of each plan over its horizon.
+        best_returns: Measured return of each plan over its horizon, and what it was verified over.
         nominal_returns: The same of what each plan began with.
-        spread: 10 % and 90 % quantile of its samples' returns, those that did not diverge.
+        spread: 10 % and 90 % quantile of its samples' returns, those that did not diverge; NaN
+            where plans are verified beyond the horizon.
         diverged: Samples of each plan that did.
     """
 
@@ -55,7 +56,8 @@ class PlanTrace:
         plan = expert.last_plan
         assert plan is not None
         returns = plan.returns[0]
-        sound = returns[np.isfinite(returns)]
+        # What a plan was verified for beyond the horizon, its samples did not earn.
+        sound = returns[np.isfinite(returns) & (expert.config.verify_steps == 0)]
         low, high = np.quantile(sound, [0.1, 0.9]) if sound.size else (np.nan, np.nan)
         self.milliseconds.append(1e3 * seconds)
         self.ess.append(float(plan.ess[0]))
@@ -158,7 +160,7 @@ def run_plan(
         env_id: What `gym.make` takes.
         config: Settings; None: the preset of the env.
         seed: Of the planner and of the reset.
-        policy: Proposes plans.
+        policy: Plans are deviations from what it does.
         max_steps: Cut the episode here; None runs it to its end.
         num_samples: In place of what the settings say.
         horizon: The same.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -146,7 +148,7 @@ def test_a_trained_policy_can_be_evaluated_and_can_seed_plans(capsys, tmp_path, 
 
     assert main(["eval", str(path), "--env", "Pendulum-v1", "--episodes", "3", "--json"]) == 0
     evaluated = json.loads(capsys.readouterr().out)
-    assert evaluated["seeds"] == [10_000, 10_001, 10_002] and len(evaluated["returns"]) == 3
+    assert evaluated["seeds"] == [100_000, 100_001, 100_002] and len(evaluated["returns"]) == 3
 
     assert main(["plan", "Pendulum-v1", "--steps", "3", "--policy", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lengths"] == [3]
@@ -177,3 +179,22 @@ def test_envs_that_show_a_dict_are_learnt_in(capsys, tmp_path, monkeypatch):
     env_id = "mppi_envs:mppi_envs/MultiTaskArmDict-v0"
     assert main(["train", env_id, "--minutes", "0.02", "--out", "arm.zip"]) == 0
     assert main(["eval", "arm.zip", "--env", env_id, "--episodes", "2"]) == 0
+
+
+def test_an_env_in_the_present_folder_is_found(tmp_path):
+    (tmp_path / "my_cart.py").write_text(
+        "import gymnasium as gym\n"
+        "from gymnasium.envs.classic_control import PendulumEnv\n"
+        "gym.register('MyPendulum-v0', PendulumEnv, max_episode_steps=20)\n"
+    )
+    env_id = "my_cart:MyPendulum-v0"
+    # -P: the folder is not on the path by itself, as it is for `python -m`.
+    as_installed = "import sys; from mppi_agent.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", as_installed, "plan", env_id, "--steps", "1", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["env"] == env_id

@@ -16,7 +16,7 @@ from stable_baselines3 import PPO, SAC
 
 from mppi_agent.baselines import BASELINES, baseline_for, make_baseline
 from mppi_agent.compare import compare
-from mppi_agent.evaluation import evaluate_expert, evaluate_policy, held_out_seeds
+from mppi_agent.evaluation import evaluate_expert, evaluate_policy, held_out_seeds, limited
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.planning import MPPIConfig
 from mppi_agent.training import learning_curve, load_policy, train_for
@@ -60,6 +60,42 @@ def test_episodes_of_different_length_stay_apart():
     evaluation = evaluate_policy(Right(), "CartPole-v1", seeds)
     assert len(set(evaluation.lengths)) > 1
     np.testing.assert_array_equal(evaluation.returns, evaluation.lengths)
+
+
+class Circling(gym.Env):
+    """Goes on for ever, as a policy in a maze may."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, dtype=np.float32), 1.0, False, False, {}
+
+    def get_state(self):
+        return np.zeros(1)
+
+    def set_state(self, state):
+        pass
+
+
+gym.register("Circling-v0", Circling)
+
+
+class Still:
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.zeros((len(observation), 1), dtype=np.float32), state
+
+
+def test_an_episode_that_nothing_ends_is_cut_and_said_to_be():
+    with pytest.warns(UserWarning, match=r"no time limit.* cut after 1000 steps; register it with"):
+        evaluation = evaluate_policy(Still(), "Circling-v0", held_out_seeds(2))
+    assert evaluation.lengths.tolist() == [1000, 1000]
+    expert = MPPIAgent(limited(Circling()), SMALL)
+    assert evaluate_expert(expert, [0], max_steps=3).lengths.tolist() == [3]
 
 
 def test_held_out_seeds_of_few_episodes_begin_those_of_many():
@@ -118,6 +154,13 @@ def test_training_stops_at_the_wall_clock_and_counts_real_steps():
     assert run.env_steps == run.model.num_timesteps > 0
     assert run.sim_steps == 0
     assert run.settings == "zoo Pendulum-v1"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "settings"), [("Pendulum-v1", "defaults"), ("Reacher-v5", "preset")]
+)
+def test_settings_of_ours_that_are_made_for_an_env_are_called_so(env_id, settings):
+    assert train_for("mppigps", env_id, 0.01).settings == settings
 
 
 def test_learning_curve_is_in_time_order_and_leaves_the_policy_alone():

@@ -64,7 +64,7 @@ class CartPoleSwingUpEnv(TaskEnv):
     the cart is within 1 m of the centre; there it grows with the cosine of the angle from 0 to 1.
 
     Success: all three hold. Start: the pole hangs, within 0.5 rad, at rest but for small speeds;
-    the cart is within 0.5 m of the centre. End: after 250 steps of 0.04 s.
+    the cart is within 0.5 m of the centre. End: after 200 steps of 0.04 s.
     """
 
     asset = "cart_pole.xml"

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a result is worth more than its plus-minus sign
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where `my_envs:MyEnv-v0` may be, as for `python -m`
     # What envs print must not get into the JSON.
     printed = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:

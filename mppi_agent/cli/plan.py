@@ -37,7 +37,10 @@ def add_plan(commands: Any) -> None:
         "--budget-ms", type=float, metavar="MS", help="fit the settings to this time per plan"
     )
     command.add_argument(
-        "--policy", type=Path, metavar="MODEL", help="saved policy whose actions seed the plans"
+        "--policy",
+        type=Path,
+        metavar="MODEL",
+        help="saved policy; plans are deviations from what it does",
     )
     command.add_argument(
         "--video", type=Path, metavar="MP4", help="film it, MuJoCo envs with the sampled plans"
@@ -87,7 +90,7 @@ def add_tune(commands: Any) -> None:
         "search the planner's settings with Optuna at equal simulated steps",
         [
             "tune Pendulum-v1 --trials 20 --steps 100",
-            "tune Hopper-v5 --sim-steps 1000 --out hopper.json",
+            "tune Hopper-v5 --trials 50 --out hopper.json",
         ],
         seed_help="of the search and of the planner (default: 0)",
     )

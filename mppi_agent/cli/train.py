@@ -131,8 +131,8 @@ def add_eval(commands: Any) -> None:
             "eval new.zip --env Hopper-v5 --paired-with old.zip",
             "eval model.zip --env Hopper-v5 --episodes 5 --paired-with planner",
         ],
-        seed_help="reset seed of the first episode (default: 10000)",
-        default_seed=10_000,
+        seed_help="reset seed of the first episode (default: 100000)",
+        default_seed=100_000,
     )
     command.add_argument("model", metavar="MODEL", type=Path, help="file or run that train saved")
     command.add_argument("--env", metavar="ENV", help="env id (default: that of the run)")

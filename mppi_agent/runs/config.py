@@ -30,6 +30,8 @@ _UNLIMITED_STEPS = 10**12
 _SECTIONS = ("model", "planner", "learn")
 # Arguments that a run sets itself, and where they are given instead.
 _ELSEWHERE = {
+    "steps": "the key total_timesteps of the section learn",
+    "device": "the key device of the section model",
     "model.env": "the key env",
     "model.seed": "the key seed",
     "model.planner": "the section planner",

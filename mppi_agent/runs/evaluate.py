@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mppi_agent.env_ids import make_env
-from mppi_agent.evaluation import Evaluation, evaluate_expert, evaluate_policy, held_out_seeds
+from mppi_agent.evaluation import (
+    FIRST_HELD_OUT_SEED,
+    Evaluation,
+    evaluate_expert,
+    evaluate_policy,
+    held_out_seeds,
+)
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.gps import MPPIGPS
 from mppi_agent.intervals import PairedDifference, paired_difference
@@ -69,7 +75,7 @@ def evaluate_model(
     env_id: str | None = None,
     *,
     episodes: int = 100,
-    first_seed: int = 10_000,
+    first_seed: int = FIRST_HELD_OUT_SEED,
     paired_with: str | None = None,
     video: Path | None = None,
     device: str = "auto",

@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat
 
+from mppi_agent.evaluation import limited
 from mppi_agent.runs.config import RunConfig
 from mppi_agent.runs.folder import RunFolder
 
@@ -73,7 +74,7 @@ class Evaluations(EvalCallback):
 
     def __init__(self, folder: RunFolder, config: RunConfig, until_step: int) -> None:
         super().__init__(
-            make_vec_env(config.env, config.eval_episodes),
+            make_vec_env(config.env, config.eval_episodes, wrapper_class=limited),
             n_eval_episodes=config.eval_episodes,
             eval_freq=max(config.eval_freq // config.n_envs, 1),
             best_model_save_path=str(folder.path),

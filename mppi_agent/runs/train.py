@@ -25,7 +25,7 @@ from mppi_agent.runs.session import Console, RunResult, Session
 
 __all__ = ["resume", "train"]
 
-_MAY_CHANGE = ("minutes", "eval_freq", "eval_episodes", "checkpoint_freq", "tensorboard", "learn")
+_MAY_CHANGE = ("minutes", "eval_freq", "checkpoint_freq", "tensorboard", "learn")
 
 
 def train(

@@ -84,6 +84,7 @@ def test_what_is_written_reads_as_the_same_settings(tmp_path):
     [
         ("env: Pendulum-v1\nmodel: {n_epoch: 3}", r"unknown key 'model.n_epoch'.*model\.n_epochs"),
         ("env: Pendulum-v1\nn_epochs: 3", r"unknown key 'n_epochs'; did you mean model\.n_epochs"),
+        ("env: Pendulum-v1\nsteps: 300", r"use the key total_timesteps of the section learn"),
         ("env: Pendulum-v1\nplanner: {horizn: 3}", r"did you mean planner\.horizon"),
         ("env: Pendulum-v1\nlearn: {total_steps: 3}", r"did you mean learn\.total_timesteps"),
         ("env: Pendulum-v1\nqqqq: 3", "no known key is close"),

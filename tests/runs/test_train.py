@@ -156,7 +156,9 @@ def test_an_old_checkpoint_drops_what_was_written_after_it(whole, tmp_path, monk
     assert steps == sorted(steps)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"model.n_epochs": 3}, {"env": "Hopper-v5"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"model.n_epochs": 3}, {"env": "Hopper-v5"}, {"eval_episodes": 2}]
+)
 def test_what_a_run_depends_on_stays_as_it_was(whole, change):
     with pytest.raises(ValueError, match=r"must stay .* train anew without --resume"):
         resume(whole, change)
