@@ -85,7 +85,7 @@ class Evaluations(BaseCallback):
         """Evaluate the policy as it is and append a line."""
         seconds = time.process_time() - self._started
         env = gym.make(ENV)
-        episodes = record(model, env, held_out_seeds(self._args.episodes, 20_000))
+        episodes = record(model, env, held_out_seeds(self._args.episodes))
         row = {
             **self._labels,
             "point": point,

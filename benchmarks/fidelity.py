@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     args = parser.parse_args()
-    args.out.unlink(missing_ok=True)
+    if args.envs == ENVS:
+        args.out.unlink(missing_ok=True)
     for env_id in args.envs:
         reports = bench_fidelity(
             env_id,

@@ -10,10 +10,8 @@ comparison with pytorch_mppi runs where that package is installed: pip install p
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import multiprocessing
-import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from pytorch_mppi_planner import plan_seconds
-from records import provenance
+from records import append, provenance
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv
@@ -33,6 +31,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from mppi_agent.bench import BarePhysics, alternate, bench_planner, ratio, timed
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import make_dynamics
+from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.expert import action_scaling
 from mppi_agent.gps.sampler import ClosedLoopSampler, SampleBatch
 from mppi_agent.gps.view import PolicyView
@@ -49,7 +48,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("planner.csv"))
     args = parser.parse_args()
@@ -58,15 +57,13 @@ def main() -> None:
         parser.error(f"unknown parts {', '.join(unknown)}; there are {', '.join(PARTS)}")
     torch.set_num_threads(1)  # as `learn` does: threads of torch that wait slow all others down
     common = provenance()
-    with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*FIELDS, *common], lineterminator="\n")
-        writer.writeheader()
-        for part in args.parts or PARTS:
-            for what, env, value, unit, target in PARTS[part](args.threads, args.rounds):
-                print(f"{what:58} {env:20} {value:12,.2f} {unit:6} {target}", flush=True)
-                figures = (what, env, f"{value:.4g}", unit, target, args.threads, args.rounds)
-                writer.writerow(dict(zip(FIELDS, figures, strict=True)) | common)
-                file.flush()
+    if not args.parts:
+        args.out.unlink(missing_ok=True)
+    for part in args.parts or PARTS:
+        for what, env, value, unit, target in PARTS[part](args.threads, args.rounds):
+            print(f"{what:58} {env:20} {value:12,.2f} {unit:6} {target}", flush=True)
+            figures = (what, env, f"{value:.4g}", unit, target, args.threads, args.rounds)
+            append(args.out, dict(zip(FIELDS, figures, strict=True)) | common)
 
 
 def plans(threads: int, rounds: int) -> Iterator[Row]:

@@ -43,9 +43,21 @@ def append(path: Path, row: dict[str, object], fields: list[str] | None = None) 
 
 
 def commit() -> str:
-    """Return the commit that is measured, with a mark if files differ from it."""
-    here = Path(__file__).parent
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
+    """Return the commit that is measured, with a mark if files other than CSVs differ from it."""
+    return _COMMIT
+
+
+def _commit() -> str:
+    root = Path(__file__).parents[1]
+    commands = (
+        ["describe", "--always"],
+        ["status", "--porcelain", "--", ".", ":!benchmarks/*.csv"],
     )
-    return described.stdout.strip()
+    described, changed = (
+        subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+        for words in commands
+    )
+    return f"{described}-dirty" if changed else described
+
+
+_COMMIT = _commit()  # of what is imported now, not of what is committed while it runs

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from mppi_agent.cloning import Cloneable
+from mppi_agent.cloning.mujoco import MujocoAdapter
 from mppi_agent.dynamics import make_dynamics
 from mppi_agent.dynamics.observations import (
     copy_observations,
@@ -133,8 +134,13 @@ class BatchVecEnv(VecEnv):
         self._env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Read an attribute of the env as it is in the state of each simulation."""
-        return [self._visit(i).get_wrapper_attr(attr_name) for i in self._get_indices(indices)]
+        """Read an attribute of the env as it is in the state of each simulation.
+
+        Arrays are copies; other objects belong to the one env that visits all states in turn.
+        """
+        return [
+            _own(self._visit(i).get_wrapper_attr(attr_name)) for i in self._get_indices(indices)
+        ]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Refuse: simulations are no env objects that could take an attribute.
@@ -156,7 +162,7 @@ class BatchVecEnv(VecEnv):
     ) -> list[Any]:
         """Call a method of the env in the state of each simulation, which stays as it is."""
         return [
-            self._visit(i).get_wrapper_attr(method_name)(*method_args, **method_kwargs)
+            _own(self._visit(i).get_wrapper_attr(method_name)(*method_args, **method_kwargs))
             for i in self._get_indices(indices)
         ]
 
@@ -199,7 +205,15 @@ class BatchVecEnv(VecEnv):
         """Return the private copy, in the state of one simulation once there is one."""
         if self._has_states:
             self._env.restore(self._simulations.snapshot(np.array([index]))[0])
+            # The snapshot of a batch has positions, but not all that follows from them.
+            if isinstance(self._env.adapter, MujocoAdapter):
+                self._env.adapter.begin_step(self._env.unwrapped)
         return self._env
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of an array, which a later visit would change."""
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _private_copy(env: str | gym.Env) -> Cloneable:

@@ -16,7 +16,6 @@ from mujoco.batch import Batch
 
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import EnvStepDynamics, MujocoBatchDynamics, make_dynamics
-from mppi_agent.dynamics.cores import num_cores
 from mppi_agent.dynamics.fidelity import FidelityReport, measure_fidelity
 from mppi_agent.dynamics.mujoco_batch import MujocoSimulations, quiet_physics
 from mppi_agent.env_ids import make_env
@@ -136,7 +135,7 @@ def bench_planner(
     return PlannerBench(
         env_id=env_id,
         backend=type(dynamics).__name__,
-        num_threads=num_threads or num_cores(),
+        num_threads=getattr(dynamics, "num_threads", getattr(dynamics, "num_workers", 1)),
         num_samples=num_samples,
         horizon=horizon,
         sim_steps=recording.sim_steps,

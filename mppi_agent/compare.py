@@ -176,6 +176,7 @@ def compare(
         if run.was_interrupted:
             raise KeyboardInterrupt
         _add_policy(result, run, _LABELS[algo], seeds)
+        _save(result, out_dir)  # whatever comes next, this is not lost
         if curve_points:
             points = learning_curve(
                 run, env_id, held_out_seeds(curve_episodes), show_progress=show_progress
@@ -191,6 +192,7 @@ def compare(
         report(f"running the expert for {expert_episodes} episodes")
         expert_seeds = held_out_seeds(expert_episodes)
         _add_planners(result, student, expert_seeds, seed=seed, show_progress=show_progress)
+        _save(result, out_dir)
     _write_files(result, student, out_dir, video_seconds)
     return result
 
@@ -217,11 +219,15 @@ def _check_arguments(
 def _write_files(
     result: Comparison, student: MPPIGPS | None, out_dir: Path, video_seconds: float
 ) -> None:
-    """Write picture, video and results, as far as there are any."""
+    """Write picture and video, as far as there are any, and the results anew, which name them."""
     if result.curves:
         _draw(result, out_dir / "learning_curve.png")
     if student is not None and video_seconds:
         _record(result, student, out_dir / "policy.mp4", video_seconds)
+    _save(result, out_dir)
+
+
+def _save(result: Comparison, out_dir: Path) -> None:
     path = out_dir / "results.json"
     result.files["results"] = str(path)
     path.write_text(json.dumps(result.as_dict(), indent=2) + "\n")

@@ -246,6 +246,7 @@ def _record_episode(policy: Policy, env: gym.Env, seed: int, deterministic: bool
     state, is_over = None, False
     while not is_over:
         action, state = policy.predict(observation, state, np.array([not actions]), deterministic)
+        action = np.asarray(action)[()]  # a category is a number: tables are indexed by it
         observation, reward, terminated, truncated, info = env.step(action)
         observations.append(observation)
         actions.append(action)

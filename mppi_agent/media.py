@@ -212,7 +212,8 @@ def _frames(policy: Policy, env: gym.Env, num_frames: int, seed: int) -> Iterato
             seed += 1
         yield render_frame(env)
         action, state = policy.predict(observation, state, np.array([is_first]), True)
-        observation, _, terminated, truncated, _ = env.step(action)
+        # A category is a number: tables are indexed by it.
+        observation, _, terminated, truncated, _ = env.step(np.asarray(action)[()])
         is_first = terminated or truncated
 
 

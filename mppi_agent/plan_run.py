@@ -181,6 +181,8 @@ def run_plan(
         raise ValueError(f"max_steps must be >= 1, got {max_steps}")
     if plot is not None:
         require_picture(plot)
+    if video is not None:
+        video.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if video is not None:
             stack.enter_context(headless())

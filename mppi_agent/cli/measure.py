@@ -87,7 +87,7 @@ def _compare(options: argparse.Namespace) -> int:
         episodes=options.episodes,
         expert_episodes=options.expert_episodes,
         curve_points=options.curve_points,
-        out_dir=options.out or Path("runs") / options.env.replace("/", "-").replace(":", "-"),
+        out_dir=options.out or _compare_folder(options.env, options.seed),
         device=options.device,
         report=lambda line: print(line, file=sys.stderr, flush=True),
         show_progress=True,
@@ -150,3 +150,8 @@ def _bench(options: argparse.Namespace) -> int:
     )
     print_result(options, result.as_dict(), str(result))
     return 0
+
+
+def _compare_folder(env_id: str, seed: int) -> Path:
+    """Return a folder for each seed, beside the runs of that env."""
+    return Path("runs") / env_id.replace("/", "-").replace(":", "-") / f"compare_{seed}"

@@ -81,9 +81,13 @@ _ALIGNMENT = 64  # bytes; MuJoCo starts each array at a multiple of it
 class MujocoAdapter(AttributeAdapter):
     """Clone any env whose unwrapped self has `model: MjModel` and `data: MjData`.
 
-    Copies share the MjModel, so later edits of it reach them too. An env that writes to its model
-    in reset or step needs `MujocoAdapter(model_fields=...)`: those fields are then part of the
-    state, and each copy has a model of its own.
+    Copies share the MjModel, so later edits of it reach them too; the batch backend keeps the model
+    that it was made with. An env that writes to its model in reset or step needs
+    `MujocoAdapter(model_fields=...)`: those fields are then part of the state, and each copy has a
+    model of its own.
+
+    Attributes:
+        model_fields: Names of these fields.
     """
 
     name = "mujoco"
@@ -101,12 +105,12 @@ class MujocoAdapter(AttributeAdapter):
         """
         super().__init__()
         self._fields = fields
-        self._model_fields = model_fields
+        self.model_fields = model_fields
         self._buffers: _Buffers | None = None
 
     def fresh(self) -> MujocoAdapter:
         """Return an equal adapter that has served no env yet."""
-        return type(self)(self._fields, self._model_fields)
+        return type(self)(self._fields, self.model_fields)
 
     def matches(self, env: Any) -> bool:
         """Say whether the env has an MjModel and an MjData."""
@@ -193,14 +197,14 @@ class MujocoAdapter(AttributeAdapter):
         return [
             (owner, path, name)
             for owner, path, name in (*arrays, *options)
-            if path not in self._model_fields and not callable(getattr(owner, name))
+            if path not in self.model_fields and not callable(getattr(owner, name))
         ]
 
     def _copy_shared(self, env: Any) -> dict[str, Any]:
         import mujoco
 
         source_model, source = self.simulator(env)
-        model = copy.copy(source_model) if self._model_fields else source_model
+        model = copy.copy(source_model) if self.model_fields else source_model
         data = mujoco.MjData(model)
         mujoco.mj_copyData(data, source_model, source)
         return {"model": model, "data": data}
@@ -208,7 +212,7 @@ class MujocoAdapter(AttributeAdapter):
     def _buffers_of(self, env: Any) -> _Buffers:
         model, data = self.simulator(env)
         if self._buffers is None or self._buffers.data is not data:
-            self._buffers = _Buffers(model, data, self._fields, self._model_fields)
+            self._buffers = _Buffers(model, data, self._fields, self.model_fields)
         return self._buffers
 
 

@@ -73,6 +73,12 @@ class ReplayAdapter:
         _recorder_of(env).repeat(extras)
 
 
+class _Redrawn(NamedTuple):
+    """Among the actions of a history: the env had another generator from here on."""
+
+    generator: Any
+
+
 class _History(NamedTuple):
     """What an env was told since, and with, its last reset; `generator` is from before it."""
 
@@ -90,6 +96,7 @@ class _Recorder:
         self._reset, self._step = env.reset, env.step
         self._start: tuple[Any, int | None, dict[str, Any] | None] | None = None
         self._actions: list[Any] = []
+        self._generator: Any = None  # as the last call left it
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         generator = capture_generator(self._env.np_random)
@@ -97,11 +104,17 @@ class _Recorder:
         self._adapter.before_reset(self._env)
         outcome = self._reset(seed=seed, options=options)
         self._start, self._actions = start, []  # after it: some envs step once inside reset
+        self._generator = capture_generator(self._env.np_random)
         return outcome
 
     def step(self, action: Any) -> Any:
+        generator = capture_generator(self._env.np_random)
+        if self._start is not None and generator != self._generator:  # see `with_noise`
+            self._actions.append(_Redrawn(generator))
         self._actions.append(copy.copy(action))
-        return self._step(action)
+        outcome = self._step(action)
+        self._generator = capture_generator(self._env.np_random)
+        return outcome
 
     def history(self) -> _History | None:
         return None if self._start is None else _History(*self._start, tuple(self._actions))
@@ -112,7 +125,10 @@ class _Recorder:
         self._env.np_random = apply_generator(self._env.np_random, history.generator)
         self.reset(seed=history.seed, options=copy.deepcopy(history.options))
         for action in history.actions:
-            self.step(copy.copy(action))
+            if isinstance(action, _Redrawn):
+                self._env.np_random = apply_generator(self._env.np_random, action.generator)
+            else:
+                self.step(copy.copy(action))
 
 
 def constructor_of(env: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from contextlib import closing
 from typing import Any
@@ -91,7 +92,7 @@ def make_dynamics(env: Any, *, num_workers: int | None = None, noise_draws: int 
             "which simulations draw anew",
             stacklevel=2,
         )
-    several = num_workers > 1
+    several = num_workers > 1 and os.name == "posix"  # whose pipes workers inherit
     slow = ProcessPoolDynamics(cloneable, num_workers) if several else EnvStepDynamics(cloneable)
     return resample_noise(slow, noise_draws) if "np_random" in drawn else slow
 
@@ -234,7 +235,8 @@ def _fast_backend(env: Cloneable, num_workers: int) -> Dynamics | None:
     if not env.is_transparent:
         return None
     if hasattr(env.unwrapped, "model"):
-        if batch_task_of(env.unwrapped) is None:
+        # A batch has one model; fields of it that are part of the state differ between simulations.
+        if getattr(env.adapter, "model_fields", ()) or batch_task_of(env.unwrapped) is None:
             return None
         return MujocoBatchDynamics(env, num_threads=num_workers)
     return None if vector_task_of(env.unwrapped) is None else VectorDynamics(env)

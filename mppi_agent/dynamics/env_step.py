@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -37,8 +38,8 @@ class EnvStepDynamics:
         """Take a private copy; `cloneable` itself is only read."""
         self.observation_space = cloneable.observation_space
         self.action_space = cloneable.action_space
-        self.max_episode_steps = time_limit_of(cloneable)
         self._prototype = cloneable.private_copy()
+        self.max_episode_steps = _limit_in_steps_of(self._prototype)
 
     def initial_states(self, num: int, rng: np.random.Generator) -> list[EnvState]:
         """Return `num` states drawn from the env's reset distribution."""
@@ -185,12 +186,33 @@ def rollout_samples(
 
 def env_actions(actions: np.ndarray) -> list[Any]:
     """Return a row per step as `env.step` wants it; an env may keep or change it."""
-    return [int(a) for a in actions] if actions.ndim == 1 else list(actions.copy())
+    if actions.ndim > 1:
+        return list(actions.copy())
+    return [int(a) if actions.dtype.kind in "iu" else np.array(a) for a in actions]
 
 
 def time_limit_of(env: gym.Env) -> int | None:
-    """Return after how many steps a TimeLimit truncates; None without one."""
+    """Return after how many steps a TimeLimit truncates, by its own count; None without one."""
     return min((limit._max_episode_steps for limit in _time_limits(env)), default=None)
+
+
+def _limit_in_steps_of(copy: Cloneable) -> int | None:
+    """Return the same by the count of the outermost wrapper, which may repeat each step.
+
+    Args:
+        copy: A private one, which stays as it was.
+    """
+    limits = _time_limits(copy)
+    if not limits or layers_of(copy)[:2] == [copy, limits[0]]:
+        return time_limit_of(copy)
+    with copy.left_as_found():
+        copy.reset(seed=0)
+        space = deepcopy(copy.action_space)
+        space.seed(0)
+        copy.step(space.sample())
+        repeats = [max(limit._elapsed_steps or 1, 1) for limit in limits]
+    steps = [limit._max_episode_steps for limit in limits]
+    return min(-(-most // each) for most, each in zip(steps, repeats, strict=True))
 
 
 def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:

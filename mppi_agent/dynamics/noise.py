@@ -16,7 +16,7 @@ from mppi_agent.dynamics.ensemble import EnsembleDynamics
 from mppi_agent.dynamics.rollout import reshape_batch, validate_rollout
 from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch, Simulations, StepBatch
 
-__all__ = ["ResampledDynamics", "nominal_model", "resample_noise"]
+__all__ = ["ResampledDynamics", "nominal_model", "resample_noise", "resume_simulations"]
 
 
 def resample_noise(dynamics: Dynamics, draws: int) -> Dynamics:
@@ -125,6 +125,10 @@ class ResampledSimulations:
         ]
         self._simulations.restore(own, indices)
 
+    def resume(self, states: Sequence[EnvState]) -> None:
+        """Go on from snapshots of all simulations, with the noise that they had ahead."""
+        resume_simulations(self._simulations, states)
+
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
         """Advance the simulations `indices` (default: all) by one env step each."""
         return self._simulations.step(actions, indices)
@@ -136,6 +140,12 @@ class ResampledSimulations:
     def close(self) -> None:
         """Free the simulations."""
         self._simulations.close()
+
+
+def resume_simulations(simulations: Simulations, states: Sequence[EnvState]) -> None:
+    """Put simulations into snapshots that were taken of them, the noise ahead included."""
+    resume = getattr(simulations, "resume", simulations.restore)
+    resume(states)
 
 
 def _seed(state: EnvState, stream: int, index: int, actions: np.ndarray) -> int:

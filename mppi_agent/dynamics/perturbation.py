@@ -107,9 +107,16 @@ def perturbed_dynamics(
         seed: Of the noise on observations.
 
     Raises:
-        ValueError: If the model is to be changed and the env has no MuJoCo model.
+        ValueError: If the model is to be changed, and the env has no MuJoCo model, or states that
+            hold fields of it.
     """
     if perturbation.changes_model:
+        fields = getattr(env.adapter, "model_fields", ())
+        if fields:
+            raise ValueError(
+                f"states of this env hold {', '.join(fields)} of its model, so that each would "
+                "undo the perturbation; perturb it in its own reset, or leave model_fields out"
+            )
         env = unpack(pack(env))  # a private copy would share the model
         _perturb_model(env.unwrapped, perturbation)
     dynamics = make_dynamics(env, num_workers=num_workers)

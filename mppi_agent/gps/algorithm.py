@@ -159,6 +159,8 @@ class GuidedAlgorithm(BaseAlgorithm):
                 iteration += 1
                 if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
+            if log_interval is not None and iteration % log_interval:
+                self.dump_logs(iteration)  # of what came after the last one
         callback.on_training_end()
         return self
 

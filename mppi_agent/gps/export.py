@@ -173,6 +173,7 @@ def _actor(model: BaseAlgorithm, vec_normalize: VecNormalize | None) -> tuple[_A
             "use_sde=True is not supported: such a policy keeps the noise of an episode, which no "
             "exported graph can; train with use_sde=False"
         )
+    _drop_distribution(plain)
     policy = deepcopy(plain).cpu().requires_grad_(False)
     policy.set_training_mode(False)
     normalizer: nn.Module = nn.Identity()
@@ -186,6 +187,14 @@ def _actor(model: BaseAlgorithm, vec_normalize: VecNormalize | None) -> tuple[_A
     else:
         example = th.as_tensor(zeros)
     return _Actor(policy, normalizer).eval(), example
+
+
+def _drop_distribution(policy: nn.Module) -> None:
+    """Forget what was drawn from last: it hangs on a graph of gradients, which no copy can hold."""
+    for part in policy.modules():
+        for name in ("distribution", "gaussian_actions"):
+            if hasattr(getattr(part, "action_dist", None), name):
+                setattr(part.action_dist, name, None)
 
 
 def _check_vec_normalize(vec_normalize: Any, space: spaces.Space) -> None:

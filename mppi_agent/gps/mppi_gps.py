@@ -27,6 +27,7 @@ from mppi_agent.gps.improvement import (
     PolicyLoss,
     TrustRegionUpdate,
 )
+from mppi_agent.gps.inference import values
 from mppi_agent.gps.monitor import Monitor
 from mppi_agent.gps.policies import (
     CnnPolicy,
@@ -379,6 +380,9 @@ class MPPIGPS(GuidedAlgorithm):
         Args:
             observation: As the env shows it, shape (N, *obs).
         """
+        if self.env is None:
+            tensors, _ = self.policy.obs_to_tensor(observation)  # which turns images as SB3 does
+            return values(self.policy, tensors).flatten().cpu().numpy()
         view = PolicyView(self.env, self.action_space)
         return view.values(self.policy, view.observe(observation))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from mppi_agent.dynamics.noise import resume_simulations
 from mppi_agent.dynamics.observations import (
     copy_observations,
     join_observations,
@@ -185,7 +186,7 @@ class ClosedLoopSampler:
                 f"{len(state['simulations'])} simulations in flight; resume with as many"
             )
         self._rng.bit_generator.state = state["rng"]
-        self._simulations.restore(state["simulations"])
+        resume_simulations(self._simulations, state["simulations"])
         self._observations = state["observations"]
         self._returns = state["returns"]
         self._from_reset = state["from_reset"]

@@ -104,6 +104,11 @@ def resume(
     _check_tensorboard(config)
     device = device or config.model.get("device", "auto")
     model = MPPIGPS.load(checkpoint, env=_training_env(config), device=device)
+    if model.num_timesteps and model.resume_point is None:
+        raise ValueError(
+            f"{checkpoint} is a trained model, not a checkpoint that training could go on from; "
+            f"name the run, {folder.path}"
+        )
     session = Session(folder, config, model, started, console, out)
     session.check_is_incomplete()
     folder.write_config(config)

@@ -52,10 +52,11 @@ _VECTOR_BUILDERS = {
 def batch_task_of(env: Any) -> BatchTask | None:
     """Return the vectorised task of an unwrapped env, or None where there is none.
 
-    An env of your own joins by a method `batch_task()` that returns a `BatchTask`.
+    An env of your own joins by a method `batch_task()` that returns a `BatchTask`; a subclass that
+    changes `step` needs another.
     """
     if hasattr(env, "batch_task"):
-        return env.batch_task()
+        return env.batch_task() if _is_of_this_step(env, "batch_task") else None
     builder = _BUILDERS.get(_class_name(env))
     return None if builder is None else builder(env)
 
@@ -63,12 +64,19 @@ def batch_task_of(env: Any) -> BatchTask | None:
 def vector_task_of(env: Any) -> VectorTask | None:
     """Return the array form of an unwrapped env that has no simulator, or None.
 
-    An env of your own joins by a method `vector_task()` that returns a `VectorTask`.
+    An env of your own joins by a method `vector_task()` that returns a `VectorTask`; a subclass
+    that changes `step` needs another.
     """
     if hasattr(env, "vector_task"):
-        return env.vector_task()
+        return env.vector_task() if _is_of_this_step(env, "vector_task") else None
     builder = _VECTOR_BUILDERS.get(_class_name(env))
     return None if builder is None else builder(env)
+
+
+def _is_of_this_step(env: Any, name: str) -> bool:
+    """Say whether no subclass changed `step` behind the method that returns the task."""
+    scopes = [vars(env), *(vars(kind) for kind in type(env).__mro__)]
+    return next(name in scope for scope in scopes if name in scope or "step" in scope)
 
 
 def _class_name(env: Any) -> str:
