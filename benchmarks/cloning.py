@@ -44,7 +44,7 @@ FAMILIES = {
         for name in "cheetah-run reacher-easy hopper-hop finger-turn_hard humanoid-walk".split()
     ],
     "atari": "ALE/Pong-v5 ALE/Breakout-v5 Pong-v4".split(),
-    "box2d": "LunarLander-v3 LunarLanderContinuous-v3 BipedalWalker-v3".split(),
+    "box2d": "LunarLander-v3 LunarLanderContinuous-v3 BipedalWalker-v3 CarRacing-v3".split(),
 }
 PACKAGES = {"robotics": "gymnasium_robotics", "dm_control": "shimmy", "atari": "ale_py"}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """PPO and SAC with the hyper-parameters that rl-baselines3-zoo publishes for each env.
 
-Source: DLR-RM/rl-baselines3-zoo, commit 22e3ff2450fd92033f7f032915e1f64894a09584,
-files hyperparams/ppo.yml and hyperparams/sac.yml. The zoo stops at the -v4 (some: -v2) MuJoCo
+Source: DLR-RM/rl-baselines3-zoo, release 2.9.2, files hyperparams/ppo.yml and
+hyperparams/sac.yml. The zoo stops at the -v4 (some: -v2) MuJoCo
 tasks; their entries serve the -v5 tasks here, and each entry carries the zoo's own id. As in the
 zoo, `normalize` wraps the env in VecNormalize with the algorithm's own discount, and everything
 that an entry leaves out is the default of Stable-Baselines3. Left out are entries whose learning
@@ -323,7 +323,7 @@ _SAC: dict[str, Baseline] = {
         tau=0.01,
         learning_starts=0,
         use_sde=True,
-        policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64]},
+        policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64], "use_expln": True},
     ),
     "Pendulum-v1": _zoo("Pendulum-v1", learning_rate=1e-3),
     "BipedalWalker-v3": _zoo(
@@ -338,7 +338,7 @@ _SAC: dict[str, Baseline] = {
         gradient_steps=64,
         learning_starts=10_000,
         use_sde=True,
-        policy_kwargs={"log_std_init": -3, "net_arch": [400, 300]},
+        policy_kwargs={"log_std_init": -3, "net_arch": [400, 300], "use_expln": True},
     ),
     "HalfCheetah-v5": _zoo("HalfCheetah-v4", learning_starts=10_000),
     "Ant-v5": _zoo("Ant-v4", learning_starts=10_000),

@@ -198,3 +198,19 @@ def test_ppo_trains_on_it_and_evaluates_under_normalisation():
         model, env, n_eval_episodes=20, return_episode_rewards=True, warn=True
     )
     assert lengths == [10] * 20 and all(r < 0 for r in returns)
+
+
+def test_arrays_of_the_env_are_those_of_each_simulation_as_it_is_now():
+    ours = BatchVecEnv("Reacher-v5", 3)
+    theirs = DummyVecEnv([lambda: gym.make("Reacher-v5")] * 3)
+    for env in (ours, theirs):
+        env.seed(0)
+        env.reset()
+        rng = np.random.default_rng(0)
+        for _ in range(10):
+            env.step(rng.uniform(-1, 1, (3, 2)).astype(np.float32))
+    found, expected = (env.env_method("get_body_com", "fingertip") for env in (ours, theirs))
+    np.testing.assert_allclose(found, expected, atol=1e-4)  # the env shows those of a substep ago
+    assert not np.allclose(found[0], found[1])
+    ours.close()
+    theirs.close()

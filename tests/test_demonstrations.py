@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
 from mppi_agent import MPPIAgent, MPPIConfig
 from mppi_agent.demonstrations import (
@@ -164,3 +165,9 @@ def test_demonstrations_of_another_env_are_refused(env, demonstrations):
     with pytest.raises(ValueError, match=r"outside of Discrete\(2\)"):
         bad = replace(episode, actions=episode.actions + 5)
         check_demonstrations([bad], pole.observation_space, pole.action_space)
+
+
+def test_categories_are_recorded_as_the_numbers_that_tables_are_indexed_by():
+    model = PPO("MlpPolicy", "FrozenLake-v1", n_steps=8, batch_size=8, device="cpu")
+    (episode,) = record(model, gym.make("FrozenLake-v1"), seeds=[0])
+    assert episode.actions.dtype.kind == "i" and episode.actions.ndim == 1

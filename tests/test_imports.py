@@ -65,7 +65,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/env_ids": (set(), {"gymnasium"}),
     "mppi_agent/progress": (set(), {"tqdm"}),
     "mppi_agent/bench": (BELOW_GPS | {"env_ids"}, {"numpy", "gymnasium", "mujoco"}),
-    "mppi_agent/evaluation": ({"expert", "interfaces"}, {"numpy", "gymnasium"}),
+    "mppi_agent/evaluation": ({"dynamics", "expert", "interfaces"}, {"numpy", "gymnasium"}),
     "mppi_agent/media": (
         {"evaluation", "interfaces"},
         {"numpy", "gymnasium", "matplotlib", "imageio", "imageio_ffmpeg"},
@@ -80,7 +80,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "mppi_agent/baselines": (set(), {"gymnasium", "stable_baselines3", "torch"}),
     "mppi_agent/intervals": ({"evaluation"}, {"numpy", "scipy"}),
     "mppi_agent/machine": ({"dynamics"}, {"torch"}),
-    "mppi_agent/training": (FRONT | {"interfaces"}, {"numpy", "stable_baselines3", "torch"}),
+    "mppi_agent/training": (
+        FRONT | {"interfaces", "planning"},
+        {"numpy", "stable_baselines3", "torch"},
+    ),
     "mppi_agent/runs": (FRONT | BELOW_GPS, {"numpy", "stable_baselines3", "yaml"}),
     "mppi_agent/compare": (FRONT | {"expert"}, set()),
     "mppi_agent/zoo": ({"gps"}, {"rl_zoo3"}),

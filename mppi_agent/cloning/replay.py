@@ -147,7 +147,12 @@ def constructor_of(env: Any) -> tuple[Any, ...]:
 
 def make_anew(kind: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
     """Return a new unwrapped env that does not render, from a spec or a class with arguments."""
-    env = kind(*args, **kwargs) if kwargs is not None else kind.make(render_mode=None).unwrapped
+    if kwargs is None:
+        spec = copy.deepcopy(kind)
+        spec.kwargs.pop("render_mode", None)  # an env of one's own may not know it
+        env = spec.make().unwrapped
+    else:
+        env = kind(*args, **kwargs)
     env.render_mode = None
     return env
 

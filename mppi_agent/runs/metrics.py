@@ -10,12 +10,12 @@ import csv
 import os
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat
 
+from mppi_agent.env_ids import make_env
 from mppi_agent.evaluation import limited
 from mppi_agent.runs.config import RunConfig
 from mppi_agent.runs.folder import RunFolder
@@ -75,7 +75,7 @@ class Evaluations(EvalCallback):
 
     def __init__(self, folder: RunFolder, config: RunConfig, until_step: int) -> None:
         super().__init__(
-            make_vec_env(lambda: limited(gym.make(config.env)), config.eval_episodes),
+            make_vec_env(lambda: limited(make_env(config.env)), config.eval_episodes),
             n_eval_episodes=config.eval_episodes,
             eval_freq=max(config.eval_freq // config.n_envs, 1),
             best_model_save_path=str(folder.path),

@@ -235,3 +235,43 @@ def test_simulations_look_beyond_a_time_limit():
     simulations.restore([env.snapshot()])
     assert [simulations.step(np.zeros((1, 1))).ended.item() for _ in range(5)] == [False] * 5
     dynamics.close()
+
+
+class Scalar(gym.Env):
+    """Takes a number that is no category, and pays it."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), dtype=np.float64)
+    action_space = gym.spaces.Box(-1, 1, ())
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1), {}
+
+    def step(self, action):
+        return np.zeros(1), float(action), False, False, {}
+
+
+def test_a_scalar_of_a_box_is_not_taken_for_a_category():
+    env = Cloneable(gym.wrappers.TimeLimit(Scalar(), 10))
+    env.reset(seed=0)
+    actions = np.array([0.25, -0.5, 0.75], dtype=np.float32).reshape(1, 1, 3)
+    batch = EnvStepDynamics(env).rollout([env.snapshot()], actions)
+    np.testing.assert_array_equal(batch.rewards, actions)
+
+
+@pytest.mark.parametrize(("repeats", "steps"), [(1, 25), (2, 13), (5, 5)])
+def test_the_time_limit_of_repeated_steps_is_counted_in_the_steps_of_the_whole(repeats, steps):
+    def make_repeated():
+        made = gym.make("Pendulum-v1", max_episode_steps=25)
+        return gym.wrappers.RepeatAction(made, repeats) if repeats > 1 else made
+
+    env, length, is_over = make_repeated(), 0, False
+    env.reset(seed=0)
+    while not is_over:
+        _, _, _, is_over, _ = env.step(np.zeros(1, dtype=np.float32))
+        length += 1
+    assert length == steps
+    cloneable = Cloneable(make_repeated())
+    assert EnvStepDynamics(cloneable).max_episode_steps == steps
+    cloneable.reset(seed=0)
+    assert EnvStepDynamics(cloneable).max_episode_steps == steps

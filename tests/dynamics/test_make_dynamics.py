@@ -18,7 +18,7 @@ from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from mppi_agent.cloning import Cloneable, NotCloneableError
+from mppi_agent.cloning import Cloneable, MujocoAdapter, NotCloneableError
 from mppi_agent.dynamics import (
     EnvStepDynamics,
     MujocoBatchDynamics,
@@ -28,6 +28,7 @@ from mppi_agent.dynamics import (
     mismatch,
     sub_env,
 )
+from mppi_agent.dynamics.perturbation import Perturbation, perturbed_dynamics
 from mppi_agent.dynamics.tasks import classic_control, locomotion, pendulums
 
 
@@ -372,3 +373,36 @@ def test_envs_may_differ_in_what_is_part_of_their_state():
     for env, observations in zip(venv.envs, batch.observations, strict=True):
         for shown in observations[0]:
             np.testing.assert_array_equal(env.step(1)[0], shown)
+
+
+class SlowCheetah(OwnCheetah):
+    """Changes the rule, but has its parent's task."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, reward if reward < 1000 else 0.0, *rest
+
+
+class SlowPendulum(OwnPendulum):
+    def step(self, action):
+        return super().step(action)
+
+
+def test_the_task_of_a_parent_does_not_serve_a_step_of_ones_own():
+    assert type(make_dynamics(wrap(SlowCheetah()), num_workers=1)) is EnvStepDynamics
+    assert type(make_dynamics(wrap(SlowPendulum()), num_workers=1)) is EnvStepDynamics
+
+
+def test_model_fields_that_are_state_are_not_simulated_in_a_batch():
+    env = Cloneable(gym.make("Hopper-v5"), MujocoAdapter(model_fields=("body_mass",)))
+    env.reset(seed=0)
+    dynamics = make_dynamics(env, num_workers=1)
+    assert type(dynamics) is EnvStepDynamics
+    light = env.snapshot()
+    env.unwrapped.model.body_mass[:] *= 2.0
+    heavy = env.snapshot()
+    actions = np.ones((2, 1, 5, 3), dtype=np.float32)
+    rewards = dynamics.rollout([light, heavy], actions).rewards[:, 0]
+    assert np.abs(rewards[0] - rewards[1]).max() > 1e-3
+    with pytest.raises(ValueError, match=r"hold body_mass of its model.* undo the perturbation"):
+        perturbed_dynamics(env, Perturbation(mass=1.5))

@@ -6,10 +6,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from mppi_agent.cloning import Cloneable
+from mppi_agent.cloning import Cloneable, ReplayAdapter
 from mppi_agent.cloning.noise import drawn_from, noise_ahead, with_noise
 from mppi_agent.dynamics import EnvStepDynamics, ProcessPoolDynamics, make_dynamics
-from mppi_agent.dynamics.noise import ResampledDynamics, resample_noise
+from mppi_agent.dynamics.noise import ResampledDynamics, resample_noise, resume_simulations
 from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig
 
 HORIZON = 5
@@ -28,6 +28,9 @@ class Bet(gym.Env):
     def step(self, action):
         drawn = self.np_random.normal()
         return np.array([drawn]), float(action[0] * drawn - fee(action[0])), False, False, {}
+
+
+gym.register("Bet-v0", Bet)
 
 
 def fee(action):
@@ -174,3 +177,35 @@ def test_make_dynamics_resamples_by_default_and_foresees_on_request(env):
         dynamics.close()
     with pytest.raises(ValueError, match="draws must be >= 0"):
         make_dynamics(env, num_workers=1, noise_draws=-1)
+
+
+def test_snapshots_of_resampled_simulations_of_a_replayed_env_are_of_what_they_show():
+    env = Cloneable(gym.make("Bet-v0"), ReplayAdapter())
+    env.reset(seed=0)
+    start = env.snapshot()
+    simulations = ResampledDynamics(EnvStepDynamics(env)).simulations(2)
+    simulations.restore([start, start])
+    seen = [simulations.step(np.ones((2, 1))).observations for _ in range(3)]
+    assert not np.array_equal(*seen[-1])
+    for state, shown in zip(simulations.snapshot(), seen[-1], strict=True):
+        copy = env.private_copy()
+        copy.restore(state)
+        np.testing.assert_array_equal(state.observation, shown)
+        ahead, again = env.private_copy(), env.private_copy()
+        for one in (ahead, again):
+            one.restore(state)
+        np.testing.assert_array_equal(ahead.step(np.ones(1))[0], again.step(np.ones(1))[0])
+        history = copy.unwrapped.step.__self__.history()
+        assert len(history.actions) == 4  # one of them: from here on other noise
+
+
+def test_simulations_are_resumed_with_the_noise_that_they_had_ahead(env):
+    simulations = ResampledDynamics(EnvStepDynamics(env)).simulations(2)
+    simulations.restore([env.snapshot()] * 2)
+    simulations.step(np.ones((2, 1)))
+    snapshots = simulations.snapshot()
+    expected = simulations.step(np.ones((2, 1))).observations
+    resume_simulations(simulations, snapshots)
+    np.testing.assert_array_equal(simulations.step(np.ones((2, 1))).observations, expected)
+    simulations.restore(snapshots)
+    assert not np.array_equal(simulations.step(np.ones((2, 1))).observations, expected)

@@ -162,3 +162,14 @@ def test_without_onnx_the_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr("mppi_agent.gps.export.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'mppi-agent\[onnx\]'"):
         export_onnx(make(gym.make("Pendulum-v1")), tmp_path / "policy.onnx")
+
+
+@pytest.mark.parametrize("algorithm", [PPO, SAC])
+def test_models_are_exported_right_after_they_have_learnt(algorithm, tmp_path):
+    settings = {"n_steps": 8, "batch_size": 8} if algorithm is PPO else {"learning_starts": 2}
+    model = algorithm("MlpPolicy", pendulums(1), device="cpu", **settings).learn(8)
+    export_torchscript(model, tmp_path / "policy.pt")
+    observation = np.array([[1.0, 0.0, 0.5]], dtype=np.float32)
+    exported = th.jit.load(str(tmp_path / "policy.pt"))(th.as_tensor(observation))
+    expected, _ = model.predict(observation, deterministic=True)
+    np.testing.assert_allclose(exported.numpy(), expected, atol=1e-5)

@@ -181,6 +181,9 @@ def test_a_student_of_pixels_learns_from_a_planner_of_states(channels_first, tmp
     model.save(tmp_path / "model")
     loaded = MPPIGPS.load(tmp_path / "model", device="cpu")
     np.testing.assert_array_equal(answer, loaded.predict(seen, deterministic=True)[0])
+    np.testing.assert_allclose(
+        loaded.predict_values(seen[None]), model.predict_values(seen[None]), rtol=1e-5
+    )
     assert len(model.replay_buffer) > 0
 
 

@@ -6,15 +6,18 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import tiny
 import torch
+from stable_baselines3.common.logger import configure
 
 from mppi_agent.cli import main
 from mppi_agent.gps import MPPIGPS
@@ -22,7 +25,7 @@ from mppi_agent.gps.improvement import TrustRegionUpdate
 from mppi_agent.runs import Console, resume, train
 from mppi_agent.runs.folder import RunFolder
 from mppi_agent.runs.interrupt import StopOnSignal
-from mppi_agent.runs.metrics import csv_log, read_progress
+from mppi_agent.runs.metrics import Evaluations, csv_log, read_progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -328,3 +331,47 @@ def test_an_update_that_is_cut_short_is_not_in_the_checkpoint(whole, tmp_path, m
     assert stopped.status == "interrupted" and stopped.checkpoint_step < stopped.env_steps
     monkeypatch.undo()
     _assert_same_run(resume(stopped.run).run, whole)
+
+
+class Endless(gym.Env):
+    """Goes on for ever."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, dtype=np.float32), 1.0, False, False, {}
+
+    def get_state(self):
+        return np.zeros(1)
+
+    def set_state(self, state):
+        pass
+
+
+gym.register("RunEndless-v0", Endless)
+
+
+@pytest.mark.filterwarnings("ignore:.*no time limit")
+def test_evaluations_of_an_env_without_a_time_limit_end(tmp_path):
+    folder = RunFolder.create(tmp_path, "RunEndless-v0")
+    config = tiny.config(env="RunEndless-v0")
+    evaluations = Evaluations(folder, config, 0)
+    model = MPPIGPS("MlpPolicy", "RunEndless-v0", **tiny.MODEL)
+    model.set_logger(configure(None, []))
+    evaluations.init_callback(model)
+    for _ in range(8):
+        evaluations.on_step()
+    assert evaluations.evaluations_length == [[1000]]
+
+
+def test_a_model_is_not_taken_for_a_checkpoint(whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match=r"model\.zip is a trained model, not a checkpoint"):
+        resume(copy / "model.zip")
+    assert before == {path: path.read_bytes() for path in copy.iterdir() if path.is_file()}
