@@ -364,8 +364,11 @@ class MPPI:
             kept = [Samples.join(split)]
         # The first wins ties: of plans that survive alike, the mean keeps clear of what fell.
         means = Samples.join([final, *kept])
-        # Of one model and one horizon: what was measured last may be of others.
-        lead = searched.returns[:, 0] - found.pool.median_return()
+        # What was verified earned for longer than the samples did, and would not compare with them.
+        # Where the search's model is another one, the lead holds what the two differ by as well:
+        # without that, Humanoids fall (docs/experiments.md, "How far ahead a sample must be").
+        leader = searched if self.config.verify_steps else best_sample
+        lead = leader.returns[:, 0] - found.pool.median_return()
         slack = self.config.mean_preference * np.maximum(lead, 0.0)
         chosen = _mean_or_sample(means.best(1), best_sample, slack)
         return chosen, kept[0].returns[:, 0], measured.diverged, steps
