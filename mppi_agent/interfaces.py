@@ -207,6 +207,8 @@ class Coordinates(Protocol):
 class BatchTask(Protocol):
     """Compute reward, termination and observation of a MuJoCo task for N simulations at once.
 
+    Nothing here truncates: an env with a task is cut by a `TimeLimit` around it, not in its `step`.
+
     `before` and `after` map MjData field names to arrays with leading axis N, as they stand right
     before the first substep and right after the last one.
     """
@@ -242,7 +244,8 @@ class BatchTask(Protocol):
 class VectorTask(Protocol):
     """Step N simulations of an env without a simulator library as one array operation.
 
-    `physics` is what the env's `StateAdapter` captures, one row per simulation.
+    `physics` is what the env's `StateAdapter` captures, one row per simulation. Nothing here
+    truncates: see `BatchTask`.
     """
 
     def step(
