@@ -128,7 +128,7 @@ class MPPIAgent:
             self.scaling,
             self._objective,
             search=self._search,
-            derivatives=self._search or nominal_model(self._dynamics),
+            derivatives=nominal_model(self._search or self._dynamics),
             feedback=feedback,
             coordinates=self._coordinates(cloneable),
         )

@@ -20,6 +20,7 @@ from mppi_agent.evaluation import evaluate_expert, evaluate_policy, held_out_see
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.planning import MPPIConfig
 from mppi_agent.training import learning_curve, load_policy, train_for
+from tests.gps.toy_envs import Target
 
 SMALL = MPPIConfig(num_samples=8, horizon=5, iterations=1, elites=2)
 
@@ -62,27 +63,7 @@ def test_episodes_of_different_length_stay_apart():
     np.testing.assert_array_equal(evaluation.returns, evaluation.lengths)
 
 
-class Circling(gym.Env):
-    """Goes on for ever, as a policy in a maze may."""
-
-    observation_space = gym.spaces.Box(-1, 1, (1,))
-    action_space = gym.spaces.Box(-1, 1, (1,))
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(1, dtype=np.float32), {}
-
-    def step(self, action):
-        return np.zeros(1, dtype=np.float32), 1.0, False, False, {}
-
-    def get_state(self):
-        return np.zeros(1)
-
-    def set_state(self, state):
-        pass
-
-
-gym.register("Circling-v0", Circling)
+gym.register("EvaluatedTarget-v0", Target)  # without a time limit: it goes on for ever
 
 
 class Still:
@@ -92,9 +73,9 @@ class Still:
 
 def test_an_episode_that_nothing_ends_is_cut_and_said_to_be():
     with pytest.warns(UserWarning, match=r"no time limit.* cut after 1000 steps; register it with"):
-        evaluation = evaluate_policy(Still(), "Circling-v0", held_out_seeds(2))
+        evaluation = evaluate_policy(Still(), "EvaluatedTarget-v0", held_out_seeds(2))
     assert evaluation.lengths.tolist() == [1000, 1000]
-    expert = MPPIAgent(limited(Circling()), SMALL)
+    expert = MPPIAgent(limited(Target()), SMALL)
     assert evaluate_expert(expert, [0], max_steps=3).lengths.tolist() == [3]
 
 

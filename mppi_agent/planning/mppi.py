@@ -80,9 +80,9 @@ class MPPI:
             dynamics: The model that plans are chosen by; the caller closes it.
             scaling: What controls mean as actions of the env.
             objective: What plans are ranked by; None: the env's own return.
-            derivatives: Where LQR takes its derivatives; None: where samples are drawn.
             search: A cheaper model to draw the samples on; what they lead to is then measured on
                 `dynamics`, and the caller closes both. None: search on `dynamics`.
+            derivatives: Where LQR takes its derivatives; None: where samples are drawn.
             feedback: How plans react; None: not at all, a plan is a sequence of controls.
             coordinates: In which derivatives are taken; read only where `lqr_steps` > 0.
 

@@ -26,6 +26,7 @@ from mppi_agent.runs import Console, resume, train
 from mppi_agent.runs.folder import RunFolder
 from mppi_agent.runs.interrupt import StopOnSignal
 from mppi_agent.runs.metrics import Evaluations, csv_log, read_progress
+from tests.gps.toy_envs import Target
 
 ROOT = Path(__file__).parents[2]
 
@@ -333,35 +334,15 @@ def test_an_update_that_is_cut_short_is_not_in_the_checkpoint(whole, tmp_path, m
     _assert_same_run(resume(stopped.run).run, whole)
 
 
-class Endless(gym.Env):
-    """Goes on for ever."""
-
-    observation_space = gym.spaces.Box(-1, 1, (1,))
-    action_space = gym.spaces.Box(-1, 1, (1,))
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(1, dtype=np.float32), {}
-
-    def step(self, action):
-        return np.zeros(1, dtype=np.float32), 1.0, False, False, {}
-
-    def get_state(self):
-        return np.zeros(1)
-
-    def set_state(self, state):
-        pass
-
-
-gym.register("RunEndless-v0", Endless)
+gym.register("TrainedTarget-v0", Target)  # without a time limit: it goes on for ever
 
 
 @pytest.mark.filterwarnings("ignore:.*no time limit")
 def test_evaluations_of_an_env_without_a_time_limit_end(tmp_path):
-    folder = RunFolder.create(tmp_path, "RunEndless-v0")
-    config = tiny.config(env="RunEndless-v0")
+    folder = RunFolder.create(tmp_path, "TrainedTarget-v0")
+    config = tiny.config(env="TrainedTarget-v0")
     evaluations = Evaluations(folder, config, 0)
-    model = MPPIGPS("MlpPolicy", "RunEndless-v0", **tiny.MODEL)
+    model = MPPIGPS("MlpPolicy", "TrainedTarget-v0", **tiny.MODEL)
     model.set_logger(configure(None, []))
     evaluations.init_callback(model)
     for _ in range(8):
