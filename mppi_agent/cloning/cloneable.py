@@ -28,6 +28,7 @@ from mppi_agent.cloning.wrappers import (
     layers_of,
     not_state,
     refuse_pixels,
+    skip_first_checks,
 )
 from mppi_agent.interfaces import EnvState, Observation, StateAdapter
 
@@ -170,6 +171,8 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
             ValueError: If it comes from another env or another chain of wrappers.
         """
         extras = _extras_of(state)
+        if self._observation is None and state.observation is not None:
+            skip_first_checks(self.env)
         route = None if extras.keys == self._keys else self._route(extras.keys)
         self._adapter.apply(self._base, state.physics, extras.base)
         rng = self._base.__dict__.get("_np_random")

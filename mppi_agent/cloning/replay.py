@@ -7,6 +7,7 @@ new env with the same random generator that gets the same calls ends in the same
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ class _Recorder:
         self._reset, self._step = env.reset, env.step
         self._start: tuple[Any, int | None, dict[str, Any] | None] | None = None
         self._actions: list[Any] = []
-        self._generator: Any = None  # as the last call left it
+        self._left = b""  # the generator, as the last call left it
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         generator = capture_generator(self._env.np_random)
@@ -104,17 +105,20 @@ class _Recorder:
         self._adapter.before_reset(self._env)
         outcome = self._reset(seed=seed, options=options)
         self._start, self._actions = start, []  # after it: some envs step once inside reset
-        self._generator = capture_generator(self._env.np_random)
+        self._left = self._pickled_generator()
         return outcome
 
     def step(self, action: Any) -> Any:
         generator = capture_generator(self._env.np_random)
-        if self._start is not None and generator != self._generator:  # see `with_noise`
+        if self._start is not None and pickle.dumps(generator) != self._left:  # see `with_noise`
             self._actions.append(_Redrawn(generator))
         self._actions.append(copy.copy(action))
         outcome = self._step(action)
-        self._generator = capture_generator(self._env.np_random)
+        self._left = self._pickled_generator()
         return outcome
+
+    def _pickled_generator(self) -> bytes:  # what can be compared, arrays or not
+        return pickle.dumps(capture_generator(self._env.np_random))
 
     def history(self) -> _History | None:
         return None if self._start is None else _History(*self._start, tuple(self._actions))

@@ -10,6 +10,7 @@ import numpy as np
 from mppi_agent.cloning import exact_pickle
 from mppi_agent.cloning.base import AttributeAdapter
 from mppi_agent.cloning.errors import NotCloneableError
+from mppi_agent.cloning.replay import make_anew
 
 __all__ = ["UserProtocolAdapter"]
 
@@ -43,7 +44,7 @@ class UserProtocolAdapter(AttributeAdapter):
         except NotCloneableError:
             if env.spec is None:
                 raise
-            return env.spec.make(render_mode=None).unwrapped
+            return make_anew(env.spec)
 
     def capture(self, env: Any) -> tuple[np.ndarray, Any]:
         """Return the state as the vector if it is one, else among the extras."""

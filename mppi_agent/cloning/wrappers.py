@@ -21,6 +21,7 @@ __all__ = [
     "layers_of",
     "not_state",
     "refuse_pixels",
+    "skip_first_checks",
     "without_passive_wrappers",
 ]
 
@@ -94,6 +95,13 @@ def copy_wrapper(wrapper: Any, key: str, source: Mapping[str, Any], target: dict
     if isinstance(clone, _NORMALIZERS):
         clone.__dict__["_update_running_mean"] = False
     return clone
+
+
+def skip_first_checks(env: gym.Env) -> None:
+    """Keep Gymnasium's checker from comparing a step with a reset that never was."""
+    for layer in layers_of(env):
+        if isinstance(layer, gym_wrappers.PassiveEnvChecker) and not layer.checked_reset:
+            layer.checked_step = layer.checked_data_reuse = True
 
 
 def refuse_pixels(wrapper: Any) -> None:

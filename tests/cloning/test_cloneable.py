@@ -70,6 +70,14 @@ def test_copies_never_render_and_the_renderer_of_the_original_stays():
     assert env.render_mode == "rgb_array"
 
 
+def test_an_env_that_was_never_reset_goes_on_from_a_state():
+    env, fresh = (Cloneable(gym.make("Hopper-v5")) for _ in range(2))
+    env.reset(seed=0)
+    fresh.restore(env.snapshot())
+    actions = sample_actions(env, 3)
+    np.testing.assert_equal(act(fresh, actions), act(env, actions))
+
+
 class Walk(gym.Env, EzPickle):
     """A random walk with all sorts of attributes; a copy made by its constructor is wrong."""
 
@@ -161,6 +169,29 @@ def test_user_protocol_comes_first():
     env = RemoteWithProtocol()
     assert assert_law(env, num=8, warm_up=2).adapter.name == "user_protocol"
     assert Cloneable(gym.make("Hopper-v5")).adapter.name == "mujoco"  # set_state(qpos, qvel)
+
+
+class Sealed(RemoteWithProtocol):
+    """Cannot be copied by its attributes, which its methods know how to save."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.link = socket.socket()
+
+    def __del__(self) -> None:
+        if hasattr(self, "link"):
+            self.link.close()
+
+
+def test_a_registered_env_is_made_anew_where_its_attributes_cannot_be_copied():
+    gym.register("Sealed-v0", Sealed)  # whose constructor knows no render_mode
+    try:
+        env = Cloneable(gym.make("Sealed-v0", disable_env_checker=True))
+        env.reset(seed=0)
+        copy = env.private_copy()
+        np.testing.assert_array_equal(copy.step(np.ones(1))[0], env.step(np.ones(1))[0])
+    finally:
+        del gym.registry["Sealed-v0"]
 
 
 def test_uncopyable_attribute_is_named_with_the_cures():

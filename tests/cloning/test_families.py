@@ -22,6 +22,7 @@ from mppi_agent.cloning import (
     pack,
     unpack,
 )
+from mppi_agent.cloning.noise import with_noise
 
 CLASSIC = ["Pendulum-v1", "MountainCarContinuous-v0", "MountainCar-v0", "CartPole-v1", "Acrobot-v1"]
 TOY = ["Blackjack-v1", "CliffWalking-v1", "CliffWalkingSlippery-v1", "FrozenLake-v1", "Taxi-v4"]
@@ -268,6 +269,32 @@ def test_replay_serves_an_env_that_nothing_else_can_copy():
         cloneable = Cloneable(Counter(), ReplayAdapter())
     assert_law(cloneable, num=40)
     act(cloneable, sample_actions(cloneable, 3))
+
+
+class OldGenerator(Counter):
+    """Draws from numpy's old generator, whose state holds an array."""
+
+    def reset(self, *, seed=None, options=None):
+        outcome = super().reset(seed=seed)
+        self.np_random = np.random.RandomState(seed)
+        return outcome
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation + self.np_random.normal(), reward, *rest
+
+
+def test_replay_knows_other_noise_of_any_generator():
+    with pytest.warns(UserWarning, match="repeats all actions"):
+        cloneable = Cloneable(OldGenerator(), ReplayAdapter())
+    cloneable.reset(seed=0)
+    for action in sample_actions(cloneable, 3):
+        cloneable.step(action)
+    assert len(cloneable.unwrapped.step.__self__.history().actions) == 3
+    other = cloneable.private_copy()
+    other.restore(with_noise(cloneable.snapshot(), 7))
+    other.step(sample_actions(cloneable, 1)[0])
+    assert len(other.unwrapped.step.__self__.history().actions) == 5  # other noise, one action
 
 
 def test_replay_needs_to_know_the_constructor():
