@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from mppi_agent.cloning import Cloneable
 from mppi_agent.cloning.mujoco import MujocoAdapter
 from mppi_agent.dynamics import make_dynamics
+from mppi_agent.dynamics.mujoco_batch import MujocoSimulations
 from mppi_agent.dynamics.observations import (
     copy_observations,
     select_rows,
@@ -30,6 +31,8 @@ from mppi_agent.env_ids import make_env
 from mppi_agent.interfaces import Dynamics
 
 __all__ = ["BatchVecEnv"]
+
+_STATES = ("snapshot", "packed")  # methods of `Cloneable` that hand on the state itself
 
 
 class BatchVecEnv(VecEnv):
@@ -55,6 +58,8 @@ class BatchVecEnv(VecEnv):
         ValueError: If `n_envs` < 1, or `dynamics` is of an env with other spaces.
         NotCloneableError: If the env cannot be cloned.
     """
+
+    is_uniform = True  # N simulations of one env, which cannot differ
 
     def __init__(
         self,
@@ -139,7 +144,8 @@ class BatchVecEnv(VecEnv):
         Arrays are copies; other objects belong to the one env that visits all states in turn.
         """
         return [
-            _own(self._visit(i).get_wrapper_attr(attr_name)) for i in self._get_indices(indices)
+            _own(self._visit(i, attr_name).get_wrapper_attr(attr_name))
+            for i in self._get_indices(indices)
         ]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -162,7 +168,11 @@ class BatchVecEnv(VecEnv):
     ) -> list[Any]:
         """Call a method of the env in the state of each simulation, which stays as it is."""
         return [
-            _own(self._visit(i).get_wrapper_attr(method_name)(*method_args, **method_kwargs))
+            _own(
+                self._visit(i, method_name).get_wrapper_attr(method_name)(
+                    *method_args, **method_kwargs
+                )
+            )
             for i in self._get_indices(indices)
         ]
 
@@ -201,12 +211,14 @@ class BatchVecEnv(VecEnv):
             "t": round(time.time() - self._start_s, 6),
         }
 
-    def _visit(self, index: int) -> Cloneable:
+    def _visit(self, index: int, asked: str) -> Cloneable:
         """Return the private copy, in the state of one simulation once there is one."""
         if self._has_states:
             self._env.restore(self._simulations.snapshot(np.array([index]))[0])
-            # The snapshot of a batch has positions, but not all that follows from them.
-            if isinstance(self._env.adapter, MujocoAdapter):
+            # The snapshot of a batch has positions, but not all that follows from them. It is exact
+            # as it is, with what lags behind the positions, and must be handed on so.
+            is_batch = isinstance(self._simulations, MujocoSimulations)
+            if is_batch and asked not in _STATES and isinstance(self._env.adapter, MujocoAdapter):
                 self._env.adapter.begin_step(self._env.unwrapped)
         return self._env
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mppi_agent.dynamics.ensemble import first_member
 from mppi_agent.dynamics.rollout import ClosedLoop
 from mppi_agent.interfaces import Dynamics, EnvState, Observation, Policy
 from mppi_agent.planning import ActionScaling, LeafValue
@@ -34,7 +35,7 @@ class Guide:
         self._policy = policy
         self._env = env
         self._scaling = scaling
-        self._loop = ClosedLoop(dynamics)
+        self._loop = ClosedLoop(first_member(dynamics))  # the same plans, whichever env they are of
 
     @property
     def leaf_value(self) -> LeafValue | None:

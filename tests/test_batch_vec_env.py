@@ -10,7 +10,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from mppi_agent import BatchVecEnv
+from mppi_agent import BatchVecEnv, dynamics
 from mppi_agent.cloning import Cloneable
 from mppi_agent.dynamics import VectorDynamics
 from tests.gps.toy_envs import CutsItself, Target, make_target
@@ -214,3 +214,30 @@ def test_arrays_of_the_env_are_those_of_each_simulation_as_it_is_now():
     assert not np.allclose(found[0], found[1])
     ours.close()
     theirs.close()
+
+
+def test_states_of_simulations_are_exact_with_what_lags_behind_in_the_simulator():
+    batch, env = BatchVecEnv("Ant-v5", 2), Cloneable(gym.make("Ant-v5"))
+    batch.seed(0)
+    batch.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        batch.step(rng.uniform(-1, 1, (2, 8)).astype(np.float32))
+    states = batch.env_method("snapshot")
+    actions = rng.uniform(-1, 1, (2, 8)).astype(np.float32)
+    observations, rewards, _, _ = batch.step(actions)
+    for index, state in enumerate(states):
+        env.restore(state)
+        observation, reward, *_ = env.step(actions[index])
+        np.testing.assert_array_equal(observation, observations[index])
+        assert reward == pytest.approx(rewards[index], rel=1e-6)  # float32 of SB3
+    batch.close()
+
+
+def test_simulations_of_one_env_are_not_compared_with_one_another(monkeypatch):
+    asked = []
+    env = BatchVecEnv("Pendulum-v1", 3)
+    monkeypatch.setattr("mppi_agent.dynamics.sub_env", lambda env, index=0: asked.append(index))
+    dynamics._require_alike(env, None)
+    assert asked == []
+    env.close()

@@ -52,7 +52,8 @@ def make_dynamics(env: Any, *, num_workers: int | None = None, noise_draws: int 
             each sample sees noise of its own, see `resample_noise` for 0 and more.
 
     Returns:
-        The MuJoCo batch for known tasks, env-step workers otherwise. The caller closes it.
+        The MuJoCo or vectorised batch where there is a task, env-step workers otherwise. The caller
+        closes it.
 
     Raises:
         ValueError: If `num_workers` < 1, or the envs of a `VecEnv` differ.
@@ -64,15 +65,19 @@ def make_dynamics(env: Any, *, num_workers: int | None = None, noise_draws: int 
         raise ValueError(f"num_workers must be >= 1 or None (one per core), got {num_workers}")
     cloneable = sub_env(env)
     unwrapped = cloneable.unwrapped
-    brings_task = any(hasattr(unwrapped, name) for name in ("batch_task", "vector_task"))
-    if brings_task:  # others with a task are known to be
-        require_cloneable(cloneable)
+    is_exact = None
+    if any(hasattr(unwrapped, name) for name in ("batch_task", "vector_task")):
+        is_exact = require_cloneable(cloneable).exact  # others with a task are known to be
     fast = _fast_backend(cloneable, num_workers)
     if fast is not None:
         with closing(EnvStepDynamics(cloneable)) as oracle:
             difference = mismatch(fast, oracle)
         if difference is None:
-            _require_alike(env, fast)
+            try:
+                _require_alike(env, fast)
+            except BaseException:
+                fast.close()
+                raise
             return fast
         fast.close()
         warnings.warn(
@@ -80,7 +85,9 @@ def make_dynamics(env: Any, *, num_workers: int | None = None, noise_draws: int 
             f"{difference}; using the slower env-step workers",
             stacklevel=2,
         )
-    if brings_task or require_cloneable(cloneable).exact:
+    if is_exact is None:
+        is_exact = require_cloneable(cloneable).exact
+    if is_exact:
         with closing(EnvStepDynamics(cloneable)) as model:
             _require_alike(env, model)
     drawn = drawn_from(cloneable)
@@ -218,11 +225,27 @@ def sub_env(env: Any, index: int = 0) -> Cloneable:
     return unpack(env.env_method("packed", indices=[index])[0])
 
 
+def _other_space(model: Dynamics, oracle: Dynamics) -> str | None:
+    """Say in which space two models of the same env differ; None: in neither."""
+    for name in ("observation_space", "action_space"):
+        ours, theirs = getattr(model, name), getattr(oracle, name)
+        if ours != theirs:
+            return f"{name} {theirs} instead of {ours}"
+    return None
+
+
 def _require_alike(env: Any, model: Dynamics) -> None:
     """Refuse a `VecEnv` some of whose envs are not what simulates the first of them."""
-    for index in range(1, env.num_envs if hasattr(env, "env_method") else 1):
+    if not hasattr(env, "env_method") or getattr(env.unwrapped, "is_uniform", False):
+        return
+    for index in range(1, env.num_envs):
         with closing(EnvStepDynamics(sub_env(env, index))) as oracle:
-            difference = mismatch(model, oracle, num_steps=_LIKENESS_STEPS)
+            difference = _other_space(model, oracle)
+            if difference is None:
+                try:
+                    difference = mismatch(model, oracle, num_steps=_LIKENESS_STEPS)
+                except ValueError as error:  # another class, or other wrappers
+                    difference = str(error)
         if difference is not None:
             raise ValueError(
                 f"env {index} of the VecEnv is not like env 0, of which simulations are copies: "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mppi_agent.dynamics.observations import select_rows, stack_observations
-from mppi_agent.dynamics.rollout import ClosedLoop, join_steps
+from mppi_agent.dynamics.rollout import ClosedLoop, join_steps, resume_simulations
 from mppi_agent.interfaces import (
     Act,
     Dynamics,
@@ -27,6 +27,7 @@ __all__ = [
     "EnsembleDynamics",
     "EnsembleSimulations",
     "closed_loop",
+    "first_member",
     "tail_mean",
 ]
 
@@ -181,6 +182,13 @@ def closed_loop(dynamics: Dynamics) -> ClosedLoop | EnsembleClosedLoop:
     return ClosedLoop(dynamics)
 
 
+def first_member(dynamics: Dynamics) -> Dynamics:
+    """Return the nominal model of an ensemble, noise included; other models as they are."""
+    while isinstance(dynamics, EnsembleDynamics):
+        dynamics = dynamics.members[0]
+    return dynamics
+
+
 class EnsembleSimulations:
     """Run N simulations on M members: simulation i on member i modulo M.
 
@@ -199,6 +207,11 @@ class EnsembleSimulations:
             raise ValueError(f"{len(chosen)} simulations need as many states, got {len(states)}")
         for member, places, local in self._split(chosen):
             member.restore([states[place] for place in places], local)
+
+    def resume(self, states: Sequence[EnvState]) -> None:
+        """Go on from snapshots of all simulations, with the noise that they had ahead."""
+        for member, places, _ in self._split(np.arange(self.num)):
+            resume_simulations(member, [states[place] for place in places])
 
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
         """Advance the simulations `indices` (default: all) by one env step each."""

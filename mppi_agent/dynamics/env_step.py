@@ -203,16 +203,21 @@ def _limit_in_steps_of(copy: Cloneable) -> int | None:
         copy: A private one, which stays as it was.
     """
     limits = _time_limits(copy)
-    if not limits or layers_of(copy)[:2] == [copy, limits[0]]:
+    if not limits or (len(limits) == 1 and copy.env is limits[0]):
         return time_limit_of(copy)
     with copy.left_as_found():
         copy.reset(seed=0)
         space = deepcopy(copy.action_space)
         space.seed(0)
+        at_start = _elapsed(limits)  # some resets take steps
         copy.step(space.sample())
-        repeats = [max(limit._elapsed_steps or 1, 1) for limit in limits]
-    steps = [limit._max_episode_steps for limit in limits]
-    return min(-(-most // each) for most, each in zip(steps, repeats, strict=True))
+        each = np.maximum(_elapsed(limits) - at_start, 1)
+    left = np.array([limit._max_episode_steps for limit in limits]) - at_start
+    return max(1, int(np.ceil(left / each).min()))
+
+
+def _elapsed(limits: Sequence[gym.wrappers.TimeLimit]) -> np.ndarray:
+    return np.array([limit._elapsed_steps or 0 for limit in limits])
 
 
 def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:

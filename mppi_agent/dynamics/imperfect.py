@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mppi_agent.dynamics.rollout import validate_actions, validate_rollout
+from mppi_agent.dynamics.rollout import resume_simulations, validate_actions, validate_rollout
 from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch, Simulations, StepBatch
 
 __all__ = ["ImperfectDynamics", "ImperfectSimulations"]
@@ -31,7 +31,7 @@ class ImperfectDynamics:
     def __init__(
         self, dynamics: Dynamics, delay: int, observation_noise: float, *, seed: int = 0
     ) -> None:
-        self._dynamics = dynamics
+        self.dynamics = dynamics
         self._delay = delay
         self._noise_std = observation_noise
         self._seeds = np.random.SeedSequence(seed)
@@ -41,12 +41,12 @@ class ImperfectDynamics:
 
     def initial_states(self, num: int, rng: np.random.Generator) -> list[EnvState]:
         """Return `num` states drawn from the env's reset distribution."""
-        return self._dynamics.initial_states(num, rng)
+        return self.dynamics.initial_states(num, rng)
 
     def simulations(self, num: int) -> ImperfectSimulations:
         """Return `num` simulations, each set of them with noise of its own."""
         rng = np.random.default_rng(self._seeds.spawn(1)[0])
-        simulations = self._dynamics.simulations(num)
+        simulations = self.dynamics.simulations(num)
         return ImperfectSimulations(
             simulations, self.action_space, self._delay, self._noise_std, rng
         )
@@ -61,13 +61,13 @@ class ImperfectDynamics:
         """Roll out open loop with late actions; see `Dynamics.rollout`."""
         actions = validate_rollout(states, actions, self.action_space)
         acting = np.maximum(np.arange(actions.shape[2]) - self._delay, 0)
-        return self._dynamics.rollout(
+        return self.dynamics.rollout(
             states, actions[:, :, acting], keep_observations=keep_observations
         )
 
     def close(self) -> None:
         """Close what simulates."""
-        self._dynamics.close()
+        self.dynamics.close()
 
 
 class ImperfectSimulations:
@@ -102,6 +102,11 @@ class ImperfectSimulations:
         self._simulations.restore(states, indices)
         for index in self._resolve(indices):
             self._under_way[index] = []
+
+    def resume(self, states: Sequence[EnvState]) -> None:
+        """Go on from snapshots of all simulations; the first action acts at once, as always."""
+        resume_simulations(self._simulations, states)
+        self._under_way = [[] for _ in range(self.num)]
 
     def step(self, actions: np.ndarray, indices: np.ndarray | None = None) -> StepBatch:
         """Advance the simulations `indices` (default: all) by one env step each."""

@@ -56,8 +56,8 @@ class MujocoBatchDynamics(BatchDynamics):
         task = batch_task_of(base) if hasattr(base, "model") else None
         if task is None:
             raise ValueError(
-                f"env {type(base).__name__} has no vectorised task: give it a method batch_task() "
-                "or use EnvStepDynamics or ProcessPoolDynamics"
+                f"env {type(base).__name__} has no vectorised task: give the class of its step() "
+                "a method batch_task(), or use EnvStepDynamics or ProcessPoolDynamics"
             )
         if substeps is not None and substeps < 1:
             raise ValueError(f"substeps must be >= 1 or None, got {substeps}")

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from mppi_agent.cloning.noise import noise_ahead, with_noise
-from mppi_agent.dynamics.ensemble import EnsembleDynamics
-from mppi_agent.dynamics.rollout import reshape_batch, validate_rollout
+from mppi_agent.dynamics.ensemble import EnsembleDynamics, first_member
+from mppi_agent.dynamics.imperfect import ImperfectDynamics
+from mppi_agent.dynamics.rollout import reshape_batch, resume_simulations, validate_rollout
 from mppi_agent.interfaces import Dynamics, EnvState, RolloutBatch, Simulations, StepBatch
 
-__all__ = ["ResampledDynamics", "nominal_model", "resample_noise", "resume_simulations"]
+__all__ = ["ResampledDynamics", "nominal_model", "resample_noise"]
 
 
 def resample_noise(dynamics: Dynamics, draws: int) -> Dynamics:
@@ -45,9 +46,10 @@ def nominal_model(dynamics: Dynamics) -> Dynamics:
     They compare simulations, which must differ in nothing else: not in the member of an ensemble,
     nor in the noise that is drawn anew for each.
     """
-    if isinstance(dynamics, EnsembleDynamics):
-        return nominal_model(dynamics.members[0])
-    return dynamics._dynamics if isinstance(dynamics, ResampledDynamics) else dynamics
+    model = first_member(dynamics)
+    if isinstance(model, ResampledDynamics | ImperfectDynamics):  # one step knows no delay
+        return nominal_model(model.dynamics)
+    return model
 
 
 class ResampledDynamics:
@@ -63,7 +65,7 @@ class ResampledDynamics:
     """
 
     def __init__(self, dynamics: Dynamics, stream: int = 0) -> None:
-        self._dynamics = dynamics
+        self.dynamics = dynamics
         self._stream = stream
         self.observation_space = dynamics.observation_space
         self.action_space = dynamics.action_space
@@ -71,11 +73,11 @@ class ResampledDynamics:
 
     def initial_states(self, num: int, rng: np.random.Generator) -> list[EnvState]:
         """Return `num` states drawn from the env's reset distribution."""
-        return self._dynamics.initial_states(num, rng)
+        return self.dynamics.initial_states(num, rng)
 
     def simulations(self, num: int) -> ResampledSimulations:
         """Return `num` simulations, each with noise of its own from every restore on."""
-        return ResampledSimulations(self._dynamics.simulations(num), self._stream)
+        return ResampledSimulations(self.dynamics.simulations(num), self._stream)
 
     def rollout(
         self,
@@ -92,12 +94,12 @@ class ResampledDynamics:
             for s, k in np.ndindex(num_states, num_samples)
         ]
         flat = actions.reshape(-1, 1, *actions.shape[2:])  # (S * K, 1, H, *action)
-        batch = self._dynamics.rollout(starts, flat, keep_observations=keep_observations)
+        batch = self.dynamics.rollout(starts, flat, keep_observations=keep_observations)
         return reshape_batch(batch, (num_states, num_samples))
 
     def close(self) -> None:
         """Close what simulates."""
-        self._dynamics.close()
+        self.dynamics.close()
 
 
 class ResampledSimulations:
@@ -140,12 +142,6 @@ class ResampledSimulations:
     def close(self) -> None:
         """Free the simulations."""
         self._simulations.close()
-
-
-def resume_simulations(simulations: Simulations, states: Sequence[EnvState]) -> None:
-    """Put simulations into snapshots that were taken of them, the noise ahead included."""
-    resume = getattr(simulations, "resume", simulations.restore)
-    resume(states)
 
 
 def _seed(state: EnvState, stream: int, index: int, actions: np.ndarray) -> int:

@@ -18,7 +18,13 @@ from mppi_agent.interfaces import Dynamics
 
 __all__ = ["Perturbation", "make_ensemble", "perturbed_dynamics"]
 
-_FACTORS = ("mass", "friction", "damping", "gain")
+_FACTORS = {  # and the fields of a MuJoCo model that each scales
+    "mass": ("body_mass", "body_inertia"),
+    "friction": ("geom_friction", "pair_friction"),
+    "damping": ("dof_damping",),
+    # A servo is gain and bias together: force = gain * control + bias(position, velocity).
+    "gain": ("actuator_gainprm", "actuator_biasprm"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +61,15 @@ class Perturbation:
             raise ValueError(f"delay must be a whole number of control steps, got {self.delay!r}")
 
     @property
-    def changes_model(self) -> bool:
-        """Whether it needs a MuJoCo model of its own."""
-        return any(getattr(self, name) != 1.0 for name in _FACTORS)
+    def model_factors(self) -> dict[str, float]:
+        """The fields of a MuJoCo model that it scales, and by how much."""
+        factors = {name: getattr(self, name) for name in _FACTORS}
+        return {
+            field: factor
+            for name, factor in factors.items()
+            if factor != 1.0
+            for field in _FACTORS[name]
+        }
 
 
 def make_ensemble(
@@ -110,12 +122,13 @@ def perturbed_dynamics(
         ValueError: If the model is to be changed, and the env has no MuJoCo model, or states that
             hold fields of it.
     """
-    if perturbation.changes_model:
-        fields = getattr(env.adapter, "model_fields", ())
-        if fields:
+    if perturbation.model_factors:
+        held = sorted({*getattr(env.adapter, "model_fields", ())} & {*perturbation.model_factors})
+        if held:
             raise ValueError(
-                f"states of this env hold {', '.join(fields)} of its model, so that each would "
-                "undo the perturbation; perturb it in its own reset, or leave model_fields out"
+                f"states of this env hold {', '.join(held)} of its model, so that each would "
+                "undo the perturbation; perturb it in its own reset, or leave these out of "
+                "model_fields"
             )
         env = unpack(pack(env))  # a private copy would share the model
         _perturb_model(env.unwrapped, perturbation)
@@ -145,12 +158,6 @@ def _perturb_model(env: Any, perturbation: Perturbation) -> None:
             f"gain={perturbation.gain} can be applied to motors and servos only; "
             f"{type(env).__name__} has muscles or actuators of its own kind"
         )
-    model.body_mass[:] *= perturbation.mass
-    model.body_inertia[:] *= perturbation.mass
-    model.geom_friction[:] *= perturbation.friction
-    model.pair_friction[:] *= perturbation.friction
-    model.dof_damping[:] *= perturbation.damping
-    # A servo is gain and bias together: force = gain * control + bias(position, velocity).
-    model.actuator_gainprm[:] *= perturbation.gain
-    model.actuator_biasprm[:] *= perturbation.gain
+    for field, factor in perturbation.model_factors.items():
+        getattr(model, field)[:] *= factor
     mujoco.mj_setConst(model, mujoco.MjData(model))

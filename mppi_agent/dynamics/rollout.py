@@ -37,11 +37,18 @@ __all__ = [
     "join_steps",
     "open_loop_rollout",
     "reshape_batch",
+    "resume_simulations",
     "validate_actions",
     "validate_rollout",
 ]
 
 AnySimulations = TypeVar("AnySimulations", bound=Simulations)
+
+
+def resume_simulations(simulations: Simulations, states: Sequence[EnvState]) -> None:
+    """Put simulations into snapshots that were taken of them, the noise ahead included."""
+    resume = getattr(simulations, "resume", simulations.restore)
+    resume(states)
 
 
 def open_loop_rollout(

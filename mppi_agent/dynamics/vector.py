@@ -32,8 +32,8 @@ class VectorDynamics(BatchDynamics):
         task = vector_task_of(env.unwrapped)
         if task is None:
             raise ValueError(
-                f"env {name} has no vector task: give it a method "
-                "vector_task() or use EnvStepDynamics or ProcessPoolDynamics"
+                f"env {name} has no vector task: give the class of its step() a method "
+                "vector_task(), or use EnvStepDynamics or ProcessPoolDynamics"
             )
         super().__init__(env)
         self._env = env

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from mppi_agent.dynamics.noise import resume_simulations
 from mppi_agent.dynamics.observations import (
     copy_observations,
     join_observations,
@@ -21,6 +20,7 @@ from mppi_agent.dynamics.observations import (
     stack_observations,
     write_rows,
 )
+from mppi_agent.dynamics.rollout import resume_simulations
 from mppi_agent.gps.view import PolicyView
 from mppi_agent.interfaces import EnvState, Observation, Simulations
 

@@ -275,3 +275,35 @@ def test_the_time_limit_of_repeated_steps_is_counted_in_the_steps_of_the_whole(r
     assert EnvStepDynamics(cloneable).max_episode_steps == steps
     cloneable.reset(seed=0)
     assert EnvStepDynamics(cloneable).max_episode_steps == steps
+
+
+class Settles(gym.Wrapper):
+    """Lets the env come to rest in `reset`, which takes steps."""
+
+    def reset(self, **kwargs):
+        outcome = self.env.reset(**kwargs)
+        for _ in range(5):
+            self.env.step(np.zeros(1, dtype=np.float32))
+        return outcome
+
+
+@pytest.mark.parametrize(
+    ("wrap", "steps"),
+    [
+        (Settles, 20),
+        (lambda env: Settles(gym.wrappers.RepeatAction(env, 4)), 2),
+        (lambda env: gym.wrappers.TimeLimit(gym.wrappers.RepeatAction(env, 4), 10), 7),
+        (lambda env: gym.wrappers.TimeLimit(gym.wrappers.RepeatAction(env, 4), 5), 5),
+    ],
+)
+def test_steps_of_a_reset_and_a_second_limit_count_as_they_do_in_the_env(wrap, steps):
+    def make_wrapped():
+        return wrap(gym.make("Pendulum-v1", max_episode_steps=25))
+
+    env, length, is_over = make_wrapped(), 0, False
+    env.reset(seed=0)
+    while not is_over:
+        is_over = env.step(np.zeros(1, dtype=np.float32))[3]
+        length += 1
+    assert length == steps
+    assert EnvStepDynamics(Cloneable(make_wrapped())).max_episode_steps == steps

@@ -344,6 +344,9 @@ def several(*makers, vec_env_cls=DummyVecEnv):
             "env 2 .*: rewards",
         ),
         ([HeavyHopper, lambda: HeavyHopper(2.0)], "env 1 .*: "),
+        ([PendulumEnv, lambda: wrappers.RepeatAction(PendulumEnv(), 2)], "env 1 .*: rewards"),
+        ([PendulumEnv, HopperEnv], r"env 1 .*: observation_space Box.*\(11,\), float64\) instead"),
+        ([PendulumEnv, OwnPendulum], "env 1 .*captured from .*OwnPendulum"),
     ],
 )
 def test_envs_that_differ_are_refused(makers, said):
@@ -389,8 +392,9 @@ class SlowPendulum(OwnPendulum):
 
 
 def test_the_task_of_a_parent_does_not_serve_a_step_of_ones_own():
-    assert type(make_dynamics(wrap(SlowCheetah()), num_workers=1)) is EnvStepDynamics
-    assert type(make_dynamics(wrap(SlowPendulum()), num_workers=1)) is EnvStepDynamics
+    for env, name in ((SlowCheetah(), "batch_task"), (SlowPendulum(), "vector_task")):
+        with pytest.warns(UserWarning, match=rf"define {name}\(\) in the class that defines step"):
+            assert type(make_dynamics(wrap(env), num_workers=1)) is EnvStepDynamics
 
 
 def test_model_fields_that_are_state_are_not_simulated_in_a_batch():
@@ -406,3 +410,6 @@ def test_model_fields_that_are_state_are_not_simulated_in_a_batch():
     assert np.abs(rewards[0] - rewards[1]).max() > 1e-3
     with pytest.raises(ValueError, match=r"hold body_mass of its model.* undo the perturbation"):
         perturbed_dynamics(env, Perturbation(mass=1.5))
+    with closing(perturbed_dynamics(env, Perturbation(gain=0.5), num_workers=1)) as weak:
+        weakened = weak.rollout([light, heavy], actions).rewards[:, 0]
+    assert np.abs(weakened - rewards).max(axis=1).min() > 1e-3

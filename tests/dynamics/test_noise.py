@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ import pytest
 from mppi_agent.cloning import Cloneable, ReplayAdapter
 from mppi_agent.cloning.noise import drawn_from, noise_ahead, with_noise
 from mppi_agent.dynamics import EnvStepDynamics, ProcessPoolDynamics, make_dynamics
-from mppi_agent.dynamics.noise import ResampledDynamics, resample_noise, resume_simulations
+from mppi_agent.dynamics.ensemble import EnsembleDynamics
+from mppi_agent.dynamics.imperfect import ImperfectDynamics
+from mppi_agent.dynamics.noise import ResampledDynamics, nominal_model, resample_noise
+from mppi_agent.dynamics.rollout import resume_simulations
 from mppi_agent.planning import MPPI, BoxScaling, MPPIConfig
 
 HORIZON = 5
@@ -209,3 +214,21 @@ def test_simulations_are_resumed_with_the_noise_that_they_had_ahead(env):
     np.testing.assert_array_equal(simulations.step(np.ones((2, 1))).observations, expected)
     simulations.restore(snapshots)
     assert not np.array_equal(simulations.step(np.ones((2, 1))).observations, expected)
+
+
+def test_simulations_of_several_draws_are_resumed_too(env):
+    with closing(make_dynamics(env, num_workers=1, noise_draws=2)) as dynamics:
+        simulations = dynamics.simulations(4)
+        simulations.restore([env.snapshot()] * 4)
+        simulations.step(np.ones((4, 1)))
+        snapshots = simulations.snapshot()
+        expected = simulations.step(np.ones((4, 1))).observations
+        resume_simulations(simulations, snapshots)
+        np.testing.assert_array_equal(simulations.step(np.ones((4, 1))).observations, expected)
+
+
+def test_derivatives_are_taken_on_one_model_without_noise_of_its_own(env):
+    oracle = EnvStepDynamics(env)
+    members = [ImperfectDynamics(ResampledDynamics(oracle), 1, 0.0), ResampledDynamics(oracle, 1)]
+    assert nominal_model(EnsembleDynamics(members)) is oracle
+    assert nominal_model(ResampledDynamics(EnsembleDynamics(members))) is oracle

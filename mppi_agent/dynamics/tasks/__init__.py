@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from mppi_agent.dynamics.tasks import (
@@ -74,9 +75,17 @@ def vector_task_of(env: Any) -> VectorTask | None:
 
 
 def _is_of_this_step(env: Any, name: str) -> bool:
-    """Say whether no subclass changed `step` behind the method that returns the task."""
+    """Say whether no subclass changed `step` behind what returns the task; warn if one did."""
     scopes = [vars(env), *(vars(kind) for kind in type(env).__mro__)]
-    return next(name in scope for scope in scopes if name in scope or "step" in scope)
+    is_its_own = next(name in scope for scope in scopes if name in scope or "step" in scope)
+    if not is_its_own:
+        warnings.warn(
+            f"{type(env).__name__} has a step() that need not be what {name}() describes, so "
+            f"steps are taken one by one, which is slower; define {name}() in the class that "
+            "defines step()",
+            stacklevel=2,
+        )
+    return is_its_own
 
 
 def _class_name(env: Any) -> str:
