@@ -33,7 +33,7 @@ def to_ppo(model: MPPIGPS, env: GymEnv | str, **settings: Any) -> PPO:
     """Return a PPO that goes on from a trained model's policy and value head.
 
     Discount and lambda are the model's, so that the value head means the same, and updates are
-    kept as small as MPPIGPS keeps its own. Observation statistics are part of the weights and
+    kept small, to a KL of 0.02 unless told. Observation statistics are part of the weights and
     stay as they are. The optimiser begins afresh.
 
     Args:

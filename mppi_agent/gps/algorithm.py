@@ -295,22 +295,20 @@ class GuidedAlgorithm(BaseAlgorithm):
             self._last_obs = None  # SB3 resets the env then
             self._round_step = 0
             self._engine.labeler.forget()
-        self._monitor.go_on(self._plain_policy)
 
     @contextmanager
     def _best_at_the_end(self) -> Iterator[None]:
-        """Train inside; afterwards, also after Ctrl-C, the policy is the best one."""
+        """Train inside, from the latest weights; afterwards, also after Ctrl-C, it is the best."""
         self.policy.set_training_mode(False)
         with one_thread():
             try:
+                self._monitor.go_on(self._plain_policy)
                 yield
             finally:
                 self._resets_at_the_end = self._count_resets()
                 self.clock = None  # a callback's, whose training is over
                 self.policy.set_training_mode(False)  # an update may have been interrupted
-                if self._engine is not None:
-                    result = self._monitor.finish(self._engine, self._plain_policy)
-                    self.num_sim_steps += result.sim_steps
+                self.num_sim_steps += self._monitor.finish(self._engine, self._plain_policy)
 
     def _count_resets(self) -> list[int]:
         return [] if self.env is None else self.env.get_attr("num_resets")
@@ -349,12 +347,18 @@ class GuidedAlgorithm(BaseAlgorithm):
         if self._last_obs is None:
             self._last_obs = env.reset()  # type: ignore[assignment]
         self._resets_at_the_end = self._count_resets()
+        self._monitor.go_on(self._plain_policy)
         return self._get_engine()
 
     def _get_engine(self) -> Engine:
         if self._engine is None:
-            self._engine = self.make_engine()
-            self.num_sim_steps += self._monitor.judge_anew(self._engine, self._plain_policy)
+            engine = self.make_engine()
+            try:
+                self.num_sim_steps += self._monitor.judge_anew(engine, self._plain_policy)
+            except BaseException:
+                engine.close()
+                raise
+            self._engine = engine  # only now: what was interrupted is judged the next time
         return self._engine
 
     def _forget_run(self) -> None:

@@ -95,22 +95,32 @@ class Monitor:
         """
         if self._best_weights is None:
             return 0
-        latest = _copy_weights(policy)
+        latest, self.best_mean = _copy_weights(policy), -np.inf
         policy.load_state_dict(self._best_weights)
-        result = engine.evaluate(policy)
-        policy.load_state_dict(latest)
+        try:
+            result = engine.evaluate(policy)
+        finally:
+            policy.load_state_dict(latest)
         self.best_mean = result.mean
         self._coarse_failures, self._best_coarse_mean = 0, -np.inf
         return result.sim_steps
 
-    def finish(self, engine: Engine, policy: ActorCriticPolicy) -> Evaluation:
-        """Evaluate a last time and put the best weights into the policy; `go_on` undoes both."""
+    def finish(self, engine: Engine | None, policy: ActorCriticPolicy) -> int:
+        """Evaluate a last time and put the best weights into the policy; `go_on` undoes both.
+
+        Args:
+            engine: Evaluates; None: training failed before it began, and nothing is new.
+            policy: What was trained.
+
+        Returns:
+            Env steps simulated.
+        """
         latest, judged = _copy_weights(policy), (self.value_r2, self.best_mean, self._best_weights)
-        result = self.offer(engine, policy)
-        if self._best_weights is not None:  # None only where no return is a number
+        sim_steps = 0 if engine is None else self.offer(engine, policy).sim_steps
+        if self._best_weights is not None:  # None: none yet, or no return was a number
             policy.load_state_dict(self._best_weights)
         self._aside = _Aside(latest, _copy_weights(policy), judged)
-        return result
+        return sim_steps
 
     def go_on(self, policy: ActorCriticPolicy) -> None:
         """Take up what `finish` put aside: training goes on as if it had not stopped.

@@ -40,6 +40,7 @@ from mppi_agent.gps.policies import (
 from mppi_agent.gps.sampler import SampleBatch
 from mppi_agent.gps.schedules import one_thread
 from mppi_agent.gps.settings import (
+    check_noise,
     check_settings,
     env_id,
     fill_presets,
@@ -232,6 +233,7 @@ class MPPIGPS(GuidedAlgorithm):
     def _start_afresh(self) -> None:
         """Fill presets in, check the settings and make what a saved model carries with it."""
         fill_presets(self, env_id(self.env))
+        check_noise(self)
         self.policy_kwargs = {
             **default_policy_kwargs(self.policy_class),
             **self.policy_kwargs,
@@ -296,8 +298,9 @@ class MPPIGPS(GuidedAlgorithm):
         Raises:
             ValueError: If the model has no env, or demonstrations come from another one.
         """
-        engine = self._go_on_without_steps()
+        self.policy.set_training_mode(False)
         with one_thread():
+            engine = self._go_on_without_steps()
             self.num_sim_steps += self._guidance.imitate(
                 engine,
                 self._plain_policy,
@@ -307,6 +310,8 @@ class MPPIGPS(GuidedAlgorithm):
                 num_steps=gradient_steps,
                 min_std=self.min_std,
             )
+            if self._vec_normalize_env is not None:  # whose statistics the demonstrations moved
+                self.num_sim_steps += self._monitor.judge_anew(engine, self._plain_policy)
             self.num_sim_steps += self._update.acquaint_values(
                 self._plain_policy,
                 lambda p: engine.sampler.sample(p, engine.view, self.simulation_steps),

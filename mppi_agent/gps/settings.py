@@ -21,6 +21,7 @@ from mppi_agent.gps.view import PolicyView
 from mppi_agent.planning import MPPIConfig
 
 __all__ = [
+    "check_noise",
     "check_settings",
     "cloneable_env",
     "env_id",
@@ -104,15 +105,24 @@ def check_settings(model: Any) -> None:
         value = getattr(model, name)
         if value is not None and not holds(value):
             raise TypeError(f"{name} must be {wanted}, or None, got {value!r}")
-    if isinstance(model.action_space, gym.spaces.Box) and model.init_std < model.min_std:
-        raise ValueError(
-            f"init_std={model.init_std} must be >= min_std={model.min_std}, below which the noise "
-            "never falls; pass a lower min_std, too"
-        )
     if "log_std_init" in model.policy_kwargs:
         raise ValueError(
             f"policy_kwargs holds log_std_init={model.policy_kwargs['log_std_init']}, which "
             "init_std would overwrite: pass init_std, in half-range units, in its place"
+        )
+
+
+def check_noise(model: Any) -> None:
+    """Check what noise a new model would begin with; later it is what training made of it.
+
+    Raises:
+        ValueError: If it is below its floor.
+    """
+    check_settings(model)
+    if isinstance(model.action_space, gym.spaces.Box) and model.init_std < model.min_std:
+        raise ValueError(
+            f"init_std={model.init_std} must be >= min_std={model.min_std}, below which the noise "
+            f"never falls; pass init_std={model.min_std} or more, or a lower min_std"
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from toy_envs import make_policy
@@ -110,3 +112,27 @@ def test_the_best_weights_are_measured_again_by_another_engine():
     monitor.finish(DictatedEngine((-8.0, 0.0)), policy)
     assert th.equal(policy.action_net.bias, best)
     assert Monitor(0.99).judge_anew(DictatedEngine(), policy) == 0
+
+
+class InterruptedEngine(DictatedEngine):
+    def evaluate(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_what_interrupts_the_second_measurement_costs_no_weights_and_no_judgement():
+    monitor = Monitor(0.99)
+    policy, _ = worsened(monitor, DictatedEngine((3.0, 0.0)))
+    now = policy.action_net.bias.detach().clone()
+    with pytest.raises(KeyboardInterrupt):
+        monitor.judge_anew(InterruptedEngine(), policy)
+    assert th.equal(policy.action_net.bias, now)
+    assert monitor.best_mean == -np.inf  # not that of another env
+
+
+def test_where_training_never_began_the_best_weights_come_back_all_the_same():
+    monitor = Monitor(0.99)
+    policy, best = worsened(monitor, DictatedEngine((3.0, 0.0)))
+    assert monitor.finish(None, policy) == 0
+    assert th.equal(policy.action_net.bias, best)
+    monitor.go_on(policy)
+    assert th.equal(policy.action_net.bias, best + 1.0)

@@ -13,6 +13,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import (
+    BaseCallback,
     CheckpointCallback,
     EvalCallback,
     StopTrainingOnMaxEpisodes,
@@ -440,6 +441,30 @@ def test_wrappers_that_simulations_would_not_know_of_are_refused(wrap):
 def test_arguments_of_the_wrong_kind_are_named_at_once(setting, error, message):
     with pytest.raises(error, match=message):
         make(**setting)
+
+
+def test_a_model_whose_noise_began_below_its_floor_is_loaded_all_the_same(tmp_path):
+    model = make(min_std=0.1, init_std=0.1)
+    model.min_std = 0.2  # as files from before the check may have it
+    model.save(tmp_path / "model")
+    assert MPPIGPS.load(tmp_path / "model").min_std == 0.2
+
+
+class Broken(BaseCallback):
+    def _init_callback(self):
+        raise RuntimeError("no progress bar here")
+
+    def _on_step(self):
+        return True
+
+
+def test_a_training_that_does_not_begin_leaves_the_best_policy():
+    model = make().learn(24)
+    best = weights(model)
+    with pytest.raises(RuntimeError, match="no progress bar"):
+        model.learn(24, callback=Broken(), reset_num_timesteps=False)
+    for name, value in weights(model).items():
+        np.testing.assert_array_equal(value, best[name])
 
 
 def test_a_seed_that_comes_later_counts_as_well():
