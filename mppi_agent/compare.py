@@ -175,6 +175,10 @@ def compare(
             continue
         if run.was_interrupted:
             raise KeyboardInterrupt
+        if isinstance(run.model, MPPIGPS):
+            student = run.model
+            student.save(out_dir / "model.zip")
+            result.files["model"] = str(out_dir / "model.zip")
         _add_policy(result, run, _LABELS[algo], seeds)
         _save(result, out_dir)  # whatever comes next, this is not lost
         if curve_points:
@@ -182,11 +186,8 @@ def compare(
                 run, env_id, held_out_seeds(curve_episodes), show_progress=show_progress
             )
             result.curves[_LABELS[algo]] = points
-        if isinstance(run.model, MPPIGPS):
-            student = run.model
-            student.save(out_dir / "model.zip")
-            result.files["model"] = str(out_dir / "model.zip")
-        else:
+            _save(result, out_dir)
+        if run.model is not student:
             run.model.get_env().close()  # type: ignore[union-attr]
     if expert_episodes:
         report(f"running the expert for {expert_episodes} episodes")

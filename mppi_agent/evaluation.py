@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from mppi_agent.dynamics.env_step import DEFAULT_EPISODE_STEPS, time_limit_of
+from mppi_agent.dynamics.observations import stack_observations
 from mppi_agent.interfaces import Policy
 
 if TYPE_CHECKING:
@@ -256,7 +257,8 @@ def _run_side_by_side(
     state, episode_start = None, np.ones(num, dtype=bool)
     while is_running.any():
         # Finished episodes stay in the batch, so that a recurrent state keeps its shape.
-        actions, state = policy.predict(_stack(observations), state, episode_start, True)
+        stacked = stack_observations(observations)
+        actions, state = policy.predict(stacked, state, episode_start, True)
         episode_start = np.zeros(num, dtype=bool)
         for index in np.flatnonzero(is_running).tolist():
             step = envs[index].step(actions[index])
@@ -269,21 +271,18 @@ def _run_side_by_side(
     return returns, lengths
 
 
-def _stack(observations: Sequence[Any]) -> Any:
-    if isinstance(observations[0], dict):
-        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    return np.stack(observations)
-
-
 class _LastResort(gym.wrappers.TimeLimit):
-    """Cut episodes, and say so."""
+    """Cut episodes that have not ended by themselves, and say so."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        outcome = super().step(action)
-        if outcome[3] and self._elapsed_steps == self._max_episode_steps:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        steps: Any = (self._elapsed_steps or 0) + 1
+        self._elapsed_steps = steps
+        if steps >= self._max_episode_steps and not (terminated or truncated):
+            truncated = True
             warnings.warn(
-                f"{self.unwrapped} has no time limit, so that its evaluation was cut after "
-                f"{self._max_episode_steps} steps; register it with max_episode_steps",
+                f"{self.unwrapped} has no time limit and did not end, so that its evaluation was "
+                f"cut after {self._max_episode_steps} steps; register it with max_episode_steps",
                 stacklevel=2,
             )
-        return outcome
+        return observation, reward, terminated, truncated, info

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import gymnasium as gym
@@ -108,30 +110,34 @@ class MPPIAgent:
         self.scaling = action_scaling(cloneable.action_space)
         self._dynamics = dynamics or make_dynamics(self.env)
         self._owns_dynamics = dynamics is None
-        self._guide = None
-        if policy is not None:
-            self._guide = Guide(policy, self.env, self.scaling, self._dynamics)
-        self._policy_noise_std = policy_noise_std
-        self._proposers = tuple(proposals)
-        self._objective = self._all_terms(objective, policy_prior)
-        substeps = self.config.search_substeps
-        self._search: Dynamics | None = None
-        if substeps is not None:
-            self._search = coarse_model_of(
-                self._dynamics, substeps, "use a config with search_substeps=None"
+        with ExitStack() as opened:  # a setting that does not fit leaves no worker behind
+            if self._owns_dynamics:
+                opened.callback(self._dynamics.close)
+            self._guide = None
+            if policy is not None:
+                self._guide = Guide(policy, self.env, self.scaling, self._dynamics)
+            self._policy_noise_std = policy_noise_std
+            self._proposers = tuple(proposals)
+            self._objective = self._all_terms(objective, policy_prior)
+            substeps = self.config.search_substeps
+            self._search: Dynamics | None = None
+            if substeps is not None:
+                self._search = coarse_model_of(
+                    self._dynamics, substeps, "use a config with search_substeps=None"
+                )
+            feedback = self._feedback()
+            self._num_gains = 0 if feedback is None else feedback.dims
+            self._planner = MPPI(
+                self.config,
+                self._dynamics,
+                self.scaling,
+                self._objective,
+                search=self._search,
+                derivatives=nominal_model(self._search or self._dynamics),
+                feedback=feedback,
+                coordinates=self._coordinates(cloneable),
             )
-        feedback = self._feedback()
-        self._num_gains = 0 if feedback is None else feedback.dims
-        self._planner = MPPI(
-            self.config,
-            self._dynamics,
-            self.scaling,
-            self._objective,
-            search=self._search,
-            derivatives=nominal_model(self._search or self._dynamics),
-            feedback=feedback,
-            coordinates=self._coordinates(cloneable),
-        )
+            opened.pop_all()
         acting, labelling = np.random.SeedSequence(seed).spawn(2)
         self._acting_rng = np.random.default_rng(acting)
         self._labelling_rng = np.random.default_rng(labelling)
@@ -403,12 +409,14 @@ def _open(env: str | gym.Env | Any) -> Any:
         env = gym.make(env)
     if hasattr(env, "env_method"):
         sub_env(env)
-        return env
-    try:
-        above = layers_above(env)
-    except TypeError:
-        return Cloneable(env)
-    for layer in above:
+        chains = getattr(env.unwrapped, "envs", [])  # in other processes nobody can look
+    else:
+        try:
+            find_cloneable(env)
+        except TypeError:
+            env = Cloneable(env)
+        chains = [env]
+    for layer in chain.from_iterable(layers_above(one) for one in chains):
         if isinstance(layer, gym.ActionWrapper):
             raise ValueError(
                 f"{type(layer).__name__} is around the Cloneable in {env}, where plans know "

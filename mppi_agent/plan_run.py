@@ -161,7 +161,8 @@ def run_plan(
         config: Settings; None: the preset of the env.
         seed: Of the planner and of the reset.
         policy: Plans are deviations from what it does.
-        max_steps: Cut the episode here; None runs it to its end.
+        max_steps: Cut the episode here; None runs it to its end, or for 1000 steps where the env
+            has no time limit.
         num_samples: In place of what the settings say.
         horizon: The same.
         budget_ms: Fit the settings to this planning time per step, ms; see `fit_expert`.

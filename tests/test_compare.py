@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -20,7 +21,7 @@ from mppi_agent.evaluation import evaluate_expert, evaluate_policy, held_out_see
 from mppi_agent.expert import MPPIAgent
 from mppi_agent.planning import MPPIConfig
 from mppi_agent.training import learning_curve, load_policy, train_for
-from tests.gps.toy_envs import Target
+from tests.gps.toy_envs import CutsItself, Target
 
 SMALL = MPPIConfig(num_samples=8, horizon=5, iterations=1, elites=2)
 
@@ -72,9 +73,20 @@ class Still:
 
 
 def test_an_episode_that_nothing_ends_is_cut_and_said_to_be():
-    with pytest.warns(UserWarning, match=r"no time limit.* cut after 1000 steps; register it with"):
+    with pytest.warns(
+        UserWarning, match=r"no time limit and did not end.* cut after 1000 steps; register it with"
+    ):
         evaluation = evaluate_policy(Still(), "EvaluatedTarget-v0", held_out_seeds(2))
     assert evaluation.lengths.tolist() == [1000, 1000]
+    ends_there = CutsItself(Target(), 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing was cut
+        env, steps, is_over = limited(ends_there), 0, False
+        env.reset(seed=0)
+        while not is_over:
+            _, _, terminated, truncated, _ = env.step(np.zeros(1, dtype=np.float32))
+            steps, is_over = steps + 1, terminated or truncated
+    assert steps == 1000
     expert = MPPIAgent(limited(Target()), SMALL)
     assert evaluate_expert(expert, [0], max_steps=3).lengths.tolist() == [3]
 
@@ -237,3 +249,19 @@ def test_compare_shows_all_beside_each_other_on_the_same_seeds(tmp_path):
     policy = load_policy(tmp_path / "model.zip", "Pendulum-v1")
     again = evaluate_policy(policy, "Pendulum-v1", held_out_seeds(4))
     np.testing.assert_allclose(again.returns, rows["MPPIGPS"].evaluation.returns)
+
+
+def test_what_was_trained_survives_what_goes_wrong_afterwards(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mppi_agent.compare.learning_curve", fail)
+    with pytest.raises(KeyboardInterrupt):
+        compare(
+            "Pendulum-v1", 1 / 60, algos=["mppigps"], episodes=2, curve_points=1, out_dir=tmp_path
+        )
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert [row["algorithm"] for row in saved["rows"]] == ["MPPIGPS"]
+    policy = load_policy(Path(saved["files"]["model"]), "Pendulum-v1")
+    again = evaluate_policy(policy, "Pendulum-v1", held_out_seeds(2))
+    assert saved["rows"][0]["mean_return"] == pytest.approx(again.mean)

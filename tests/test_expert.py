@@ -601,6 +601,8 @@ def test_actions_changed_around_the_cloneable_are_refused():
     outside = gym.wrappers.RescaleAction(make_env(), -1.0, 1.0)
     with pytest.raises(ValueError, match=r"RescaleAction is around the Cloneable .* inside"):
         MPPIAgent(outside)
+    with pytest.raises(ValueError, match=r"RescaleAction is around the Cloneable .* inside"):
+        MPPIAgent(DummyVecEnv([lambda: gym.wrappers.RescaleAction(make_env(), -1.0, 1.0)]))
     inside = Cloneable(gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), -1.0, 1.0))
     assert MPPIAgent(inside, CONFIG).scaling.action_dims == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 
 import gymnasium as gym
@@ -226,6 +227,15 @@ def test_a_bad_policy_costs_little():
     shaken = np.tile(np.array([1.0, -1.0] * 8)[:15, None], (16, 1, 1))
     rescued = MPPIAgent(make_env(), config, proposals=[ConstantPlan(np.zeros(1))])
     assert rescued.label(states, shaken).best_returns.mean() > alone - 1
+
+
+def test_a_refused_setting_leaves_no_worker_behind():
+    env = Cloneable(gym.wrappers.RepeatAction(gym.make("Pendulum-v1"), 2))  # steps in processes
+    env.reset(seed=0)
+    before = multiprocessing.active_children()
+    with pytest.raises(ValueError, match=r"policy_prior=0\.5 needs a policy"):
+        MPPIAgent(env, CONFIG, policy_prior=0.5)
+    assert multiprocessing.active_children() == before
 
 
 def test_a_prior_without_a_policy_is_refused():

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "  mppi-agent plan Pendulum-v1\n"
         "  mppi-agent train HalfCheetah-v5 --minutes 5 --out cheetah.zip\n"
         "  mppi-agent eval cheetah.zip --env HalfCheetah-v5\n"
-        "  mppi-agent train --resume runs/HalfCheetah-v5/mppigps_1\n"
+        "  mppi-agent train --resume runs/HalfCheetah-v5/mppigps_1 --minutes 10\n"
         "  mppi-agent plot runs/HalfCheetah-v5/mppigps_1\n"
         "  mppi-agent compare Pendulum-v1 --minutes 1",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -72,7 +72,9 @@ def add_compare(commands: Any) -> None:
     command.add_argument(
         "--curve-points", type=int, default=12, help="of the learning curve (default: 12; 0: none)"
     )
-    command.add_argument("--out", type=Path, help="folder of results (default: runs/ENV)")
+    command.add_argument(
+        "--out", type=Path, help="folder of results (default: runs/ENV/compare_SEED)"
+    )
     add_device(command)
 
 
@@ -154,4 +156,6 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _compare_folder(env_id: str, seed: int) -> Path:
     """Return a folder for each seed, beside the runs of that env."""
-    return Path("runs") / env_id.replace("/", "-").replace(":", "-") / f"compare_{seed}"
+    from mppi_agent.runs.folder import env_folder_name
+
+    return Path("runs") / env_folder_name(env_id) / f"compare_{seed}"

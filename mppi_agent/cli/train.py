@@ -50,8 +50,9 @@ def add_train(commands: Any) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="YAML: the keys below with underscores, and sections model, planner and learn with "
-        "arguments of MPPIGPS, MPPIConfig and learn; the command line beats it",
+        help="YAML: env, seed, n_envs, minutes, eval_freq, eval_episodes, checkpoint_freq, "
+        "tensorboard, and sections model, planner and learn with arguments of MPPIGPS, MPPIConfig "
+        "and learn (--steps is learn.total_timesteps); the command line beats it",
     )
     start.add_argument(
         "--resume",
