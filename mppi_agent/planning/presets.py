@@ -238,6 +238,10 @@ ON_TOP: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # -119.4, 8 episodes, the policy -120.9. 20 steps (1 s) end in values that are a little
         # wrong: -124 to -131.
         "Pendulum-v1": {"horizon": 40, "knot_spacing": 5},
+        # 96.1, three policies of 95.7 in 4 episodes each. With a discount of 1 waiting is free, and
+        # where values promise 102 of a reward of 100 the car waits for ever, in 9 of these 12. With
+        # 0.999 it hurries and pays for it: 95.7; with 0.995 94.5.
+        "MountainCarContinuous-v0": {"discount": 0.9995},
         # 2,807.71 in the first 300 steps of 2 episodes, the policy 2,807.58; 2,807.51 without.
         "InvertedDoublePendulum-v5": {"num_samples": 16, "horizon": 50, "noise_std": 0.05},
         # 3,703 and 3,701 in whole episodes, the policy 3,644. With discount 0.99 (0.8 s) it sprints
