@@ -304,8 +304,8 @@ class MPPIAgent:
         if not np.isfinite(plan.best_returns).all():
             warnings.warn(
                 f"no finite return among {plan.returns.shape[1]} samples, so that the plan is "
-                "worth nothing: the simulation diverged, or rewards are NaN or infinite; look at "
-                "these, or lower noise_std or the simulator's time step",
+                "worth nothing: the simulation diverged, or rewards or observations are NaN or "
+                "infinite; look at these, or lower noise_std or the simulator's time step",
                 stacklevel=3,
             )
         plan = replace(plan, sim_steps=plan.sim_steps + policy_steps)

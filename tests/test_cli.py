@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import gymnasium as gym
 import pytest
 import torch
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
@@ -91,6 +92,20 @@ def test_check_reports_an_exactly_cloneable_env(capsys):
     assert result["verdict"] == "bit-exact" and result["steps_per_second"] > 0
     assert main(["check", "Pendulum-v1"]) == 0
     assert result["backend"] in capsys.readouterr().out
+
+
+def test_check_says_where_nothing_plans(capsys):
+    gym.register(
+        "Bits-v0",
+        lambda: gym.wrappers.TransformAction(
+            gym.make("CartPole-v1"), lambda action: int(action[0]), gym.spaces.MultiBinary(1)
+        ),
+    )
+    try:
+        assert main(["check", "Bits-v0"]) == 1
+    finally:
+        del gym.registry["Bits-v0"]
+    assert "no plans: action_space=MultiBinary(1) is not supported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["check", "plan"])

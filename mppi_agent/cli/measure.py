@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,16 @@ def add_check(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from mppi_agent.cloning.check import check_clones
     from mppi_agent.dynamics.check import check_cloneable
+    from mppi_agent.expert import action_scaling
 
     env = make_env(options.env)
     try:
+        action_scaling(env.action_space)
+    except ValueError as error:
+        report = replace(check_clones(env, seed=options.seed), reason=f"no plans: {error}")
+    else:
         report = check_cloneable(env, seed=options.seed)
     finally:
         env.close()
@@ -44,7 +51,7 @@ def _check(options: argparse.Namespace) -> int:
         "mismatches": [str(mismatch) for mismatch in report.mismatches],
     }
     print_result(options, result, str(report))
-    return 0 if report.exact else 1
+    return 0 if report.exact and report.reason is None else 1
 
 
 def add_compare(commands: Any) -> None:

@@ -100,6 +100,7 @@ class AttributeCapture:
         self._checked: tuple[Any, ...] = ()
         self._get_others = _getter(())
         self._kinds_of_others: tuple[type, ...] = ()
+        self._rendering: dict[str, Any] = {}  # inside objects that are state; of this owner alone
 
     def capture(self) -> CapturedAttributes:
         """Return the attributes as they are now.
@@ -134,7 +135,8 @@ class AttributeCapture:
                 if name not in self._layout.others:
                     attributes[name] = copy_plain(value)
         if captured.blob is not None:
-            attributes.update(exact_pickle.loads(captured.blob, self._shared()))
+            known = {**self._shared(), **self._rendering}
+            attributes.update(exact_pickle.loads(captured.blob, known))
         if not is_same:
             self._remove_newer(layout)
 
@@ -198,7 +200,10 @@ class AttributeCapture:
         shared = self._shared()
         try:
             objects = {name: attributes[name] for name in self._layout.objects}
-            return exact_pickle.dumps(objects, shared, keep_views=self._keep_views)
+            self._rendering = {}
+            return exact_pickle.dumps(
+                objects, shared, keep_views=self._keep_views, rendering=self._rendering
+            )
         except Exception as error:
             raise self._explain(shared, error) from error
 
@@ -303,7 +308,7 @@ def _is_rendering(value: Any) -> bool:
     """Say whether a value is a window, a surface or such, or a collection of them."""
     if type(value) in (list, tuple, dict) and value:
         return all(map(_is_rendering, value.values() if type(value) is dict else value))
-    return type(value).__module__.startswith(exact_pickle.RENDER_MODULES)
+    return exact_pickle.is_rendering(value)
 
 
 def _redirect(value: Any, source: Mapping[str, Any], target: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -125,16 +125,29 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset the env and remember the observation."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        """Reset the env and remember the observation.
+
+        Raises:
+            TypeError: If the env returns something else than Gymnasium's two.
+        """
+        outcome = self.env.reset(seed=seed, options=options)
+        if not isinstance(outcome, tuple) or len(outcome) != 2 or not _is_info(outcome[1]):
+            raise self._contract_error("reset", outcome, "(observation, info)")
         self._num_resets += 1
-        self._observation = _copy_observation(observation)
-        return observation, info
+        self._observation = _copy_observation(outcome[0], self.observation_space)
+        return outcome
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the env and remember the observation."""
+        """Step the env and remember the observation.
+
+        Raises:
+            TypeError: If the env returns something else than Gymnasium's five.
+        """
         outcome = self.env.step(action)
-        self._observation = _copy_observation(outcome[0])
+        if len(outcome) != 5:
+            wanted = "(observation, reward, terminated, truncated, info)"
+            raise self._contract_error("step", outcome, wanted)
+        self._observation = _copy_observation(outcome[0], self.observation_space)
         return outcome
 
     def snapshot(self) -> EnvState:
@@ -232,6 +245,14 @@ class Cloneable(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """Say whether the simulator itself reported bad numbers since the last restore."""
         probe = getattr(self._adapter, "has_diverged", None)
         return probe is not None and bool(probe(self._base))
+
+    def _contract_error(self, method: str, outcome: Any, wanted: str) -> TypeError:
+        kinds = [type(part).__name__ for part in outcome] if isinstance(outcome, tuple) else outcome
+        return TypeError(
+            f"{method}() of {type(self._base).__name__} returned {kinds}, wanted {wanted} with a "
+            "dict as info, as Gymnasium has it; shimmy's GymV21CompatibilityV0 turns envs of the "
+            "older gym into that"
+        )
 
     def _capture(self, observation: Observation | None) -> EnvState:
         physics, base = self._adapter.capture(self._base)
@@ -377,12 +398,23 @@ def _is_of_arrays(space: gym.Space) -> bool:
     """Say whether observations are numbers, arrays, dicts of them or tuples that make an array."""
     if isinstance(space, gym.spaces.Tuple):
         return len({part.shape for part in space}) == 1 and all(map(_is_of_arrays, space))
+    if isinstance(space, gym.spaces.Dict):
+        return all(map(_is_of_arrays, space.values()))
     return not isinstance(space, gym.spaces.Sequence | gym.spaces.Graph | gym.spaces.OneOf)
 
 
-def _copy_observation(observation: Any) -> Any:
-    if type(observation) is np.ndarray:
-        return observation.copy()
+def _is_info(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _copy_observation(observation: Any, space: Any) -> Any:
+    """Return a copy; whole numbers, as some resets return, become floats where the space has."""
     if isinstance(observation, dict):
-        return {key: _copy_observation(value) for key, value in observation.items()}
-    return np.array(observation)
+        parts = getattr(space, "spaces", {})
+        return {key: _copy_observation(part, parts.get(key)) for key, part in observation.items()}
+    own = observation.copy() if type(observation) is np.ndarray else np.array(observation)
+    if own.dtype.kind in "biu":
+        wanted = getattr(space, "dtype", None)
+        if wanted is not None and wanted.kind == "f":
+            return own.astype(wanted)
+    return own

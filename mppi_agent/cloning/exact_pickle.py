@@ -18,9 +18,9 @@ import numpy as np
 from cloudpickle.cloudpickle import _class_setstate  # type: ignore[import-untyped]
 from gymnasium.utils import EzPickle
 
-__all__ = ["RENDER_MODULES", "dumps", "field_of_view", "is_foreign_view", "loads", "visit"]
+__all__ = ["dumps", "field_of_view", "is_foreign_view", "is_rendering", "loads", "visit"]
 
-RENDER_MODULES = (
+_RENDER_MODULES = (
     "pygame",
     "glfw",
     "gymnasium.envs.mujoco.mujoco_rendering",
@@ -28,6 +28,8 @@ RENDER_MODULES = (
     "mujoco.renderer",
     "mujoco.viewer",
 )
+_VALUES = ("pygame.rect", "pygame.math", "pygame.color")  # which are numbers, and state
+_RENDERING = "rendering:"
 
 
 def dumps(
@@ -37,6 +39,7 @@ def dumps(
     recipes: Mapping[int, tuple[Any, ...]] | None = None,
     *,
     keep_views: bool = False,
+    rendering: dict[str, Any] | None = None,
 ) -> bytes:
     """Pickle `value` as it stands.
 
@@ -49,12 +52,19 @@ def dumps(
             those that cannot be pickled.
         keep_views: Whether arrays that show the memory of others will show that of their copies.
             What is shown is then written as a whole.
+        rendering: Filled with renderers and windows inside `value`, by the names that stand for
+            them; `loads` puts them back where they are passed on.
     """
     shared = shared or {}
     buffer = io.BytesIO()
     names = {id(obj): name for name, obj in shared.items()}
     _ExactPickler(
-        buffer, names, (*shared.values(), *owners), recipes or {}, keep_views=keep_views
+        buffer,
+        names,
+        (*shared.values(), *owners),
+        recipes or {},
+        keep_views=keep_views,
+        rendering=rendering,
     ).dump(value)
     return buffer.getvalue()
 
@@ -84,6 +94,14 @@ def is_foreign_view(value: Any) -> bool:
     return type(value).__name__ == "PyCapsule"
 
 
+def is_rendering(value: Any) -> bool:
+    """Say whether an object is a window, a surface or the like, which no simulation needs."""
+    module = type(value).__module__
+    return module not in _VALUES and any(
+        module == known or module.startswith(f"{known}.") for known in _RENDER_MODULES
+    )
+
+
 def field_of_view(owner: Any, view: np.ndarray) -> str | None:
     """Return the field of an MjModel or MjData that a view shows as a whole; None without one."""
     if not type(owner).__module__.startswith("mujoco"):
@@ -108,22 +126,30 @@ class _ExactPickler(cloudpickle.Pickler):
         recipes: Mapping[int, tuple[Any, ...]],
         *,
         keep_views: bool = False,
+        rendering: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._names = names
         self._owners = owners
         self._recipes = recipes
         self._keep_views = keep_views
+        self._rendering = rendering
 
     def persistent_id(self, obj: Any) -> str | None:
+        if self._rendering is not None and is_rendering(obj):
+            name = f"{_RENDERING}{type(obj).__name__}:{id(obj)}"
+            self._rendering[name] = obj
+            return name
         return self._names.get(id(obj))
 
     def reducer_override(self, obj: Any) -> Any:
         if id(obj) in self._recipes:
             return self._recipes[id(obj)]
         kind = type(obj)
-        if kind.__module__.startswith(RENDER_MODULES):
+        if is_rendering(obj):
             return _nothing, ()
+        if isinstance(obj, io.TextIOWrapper) and obj.writable():
+            raise pickle.PicklingError(f"{obj.name!r} is open for writing")
         if kind.__name__ == "MjData" and kind.__module__.startswith("mujoco"):
             from mppi_agent.cloning.mujoco import reduce_data
 
@@ -166,7 +192,7 @@ class _ExactUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
     def persistent_load(self, pid: str) -> Any:
-        return self._shared[pid]
+        return self._shared.get(pid) if pid.startswith(_RENDERING) else self._shared[pid]
 
 
 def _fill_class(kind: type, state: tuple[dict[str, Any], Any]) -> type:

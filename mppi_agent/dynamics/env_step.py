@@ -97,7 +97,8 @@ class EnvStepSimulations:
         copies = self._select(indices)
         rows = env_actions(validate_actions(actions, self._action_space, 1, num=len(copies)))
         outcomes = [copy.step(row) for copy, row in zip(copies, rows, strict=True)]
-        observations = stack_observations([outcome[0] for outcome in outcomes])
+        # Not what the steps returned: copies may write into one and the same array.
+        observations = stack_observations([copy.last_observation for copy in copies])
         rewards = np.array([outcome[1] for outcome in outcomes], dtype=np.float64)
         broken = np.array([copy.has_diverged() for copy in copies])
         diverged = broken | ~np.isfinite(rewards) | ~finite_rows(observations)

@@ -171,7 +171,8 @@ class MujocoSimulations(BatchSimulations):
         rewards = self._task.rewards(before, after, actions)
         diverged = self._diverged(select) | ~(finite_rows(observations) & np.isfinite(rewards))
         never = np.zeros_like(diverged)
-        return StepBatch(observations, rewards, self._task.terminated(after), never, diverged)
+        terminated = np.asarray(self._task.terminated(after), dtype=bool)
+        return StepBatch(observations, rewards, terminated, never, diverged)
 
     def open_loop(
         self, states: Sequence[EnvState], actions: np.ndarray, *, keep_observations: bool

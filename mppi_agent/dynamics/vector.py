@@ -75,6 +75,7 @@ class VectorSimulations(BatchSimulations):
         diverged = ~(
             np.isfinite(physics).all(axis=1) & finite_rows(observations) & np.isfinite(rewards)
         )
+        terminated = np.asarray(terminated, dtype=bool)
         never = np.zeros_like(diverged)
         return StepBatch(observations, rewards, terminated & ~diverged, never, diverged)
 

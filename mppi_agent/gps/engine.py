@@ -5,6 +5,7 @@ Nothing here is saved with a model; it is built anew for the env that a model is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
@@ -121,7 +122,7 @@ class Engine:
             dynamics = self._coarse if on_coarse and self._coarse else self.dynamics
             self._evaluations[on_coarse] = dynamics.simulations(len(self._eval_states))
         simulations = self._evaluations[on_coarse]
-        return evaluate(
+        found = evaluate(
             policy,
             self.view,
             simulations,
@@ -129,6 +130,14 @@ class Engine:
             self.max_episode_steps,
             discount=discount,
         )
+        if found.num_cut and self.dynamics.max_episode_steps is None:
+            warnings.warn(
+                "the env has no TimeLimit and episodes did not end by themselves, so that training "
+                f"simulates and evaluates them for {DEFAULT_EPISODE_STEPS} steps; wrap it in "
+                "gymnasium.wrappers.TimeLimit(env, max_episode_steps=...), inside of Cloneable",
+                stacklevel=2,
+            )
+        return found
 
     def probe(self, policy: ActorCriticPolicy, archived: Sequence[EnvState] = ()) -> Probe:
         """Evaluate the beginning of episodes, from fixed resets and from archived states."""

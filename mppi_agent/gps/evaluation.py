@@ -24,11 +24,13 @@ class Evaluation:
         sim_steps: Env steps simulated.
         value_r2: Share of the variance of discounted returns that the value head explains along
             these episodes; NaN unless asked for.
+        num_cut: Episodes that had not ended by themselves.
     """
 
     returns: np.ndarray
     sim_steps: int
     value_r2: float = float("nan")
+    num_cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -118,7 +120,7 @@ def evaluate(
     if diverged.any():
         lowest = -np.inf if diverged.all() else returns[~diverged].min()
         returns[diverged] = np.minimum(returns[diverged], lowest)
-    return Evaluation(returns, int(visited.sum()), r2)
+    return Evaluation(returns, int(visited.sum()), r2, num_cut=len(running))
 
 
 def _explained(

@@ -156,6 +156,44 @@ def test_step_that_raises_by_itself_is_named_as_such():
         check_clones(Broken())
 
 
+def test_infos_that_differ_are_said_and_forgiven():
+    class Timed(Rounding):
+        hidden_error = 0.0
+        num_steps = 0
+
+        def step(self, action):
+            type(self).num_steps += 1
+            return *super().step(action)[:4], {"steps_of_all": type(self).num_steps}
+
+    report = check_clones(Timed(), steps=30)
+    assert report.verdict is Verdict.TOLERABLE
+    assert report.worst.quantity == "info['steps_of_all']"
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"reward": np.zeros(1)}, r"reward has shape \(1,\)"),
+        ({"num": 4}, r"step\(\) of Odd returned \['ndarray', .*wanted \(observation, reward"),
+        ({"info": None}, r"reset\(\) of Odd returned \['ndarray', 'NoneType'\], wanted"),
+        ({"no_info": True}, r"reset\(\) of Odd returned \[[-0-9. ]+\], wanted.*GymV21"),
+    ],
+)
+def test_what_is_not_as_gymnasium_has_it_is_named(part, said):
+    class Odd(Rounding):
+        def reset(self, *, seed=None, options=None):
+            observation, info = super().reset(seed=seed)
+            return observation if "no_info" in part else (observation, part.get("info", info))
+
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            outcome = (observation, part.get("reward", reward), *rest)
+            return outcome[: part.get("num", 5)]
+
+    with pytest.raises((TypeError, ValueError), match=said):
+        check_clones(Odd())
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="steps must be >= 2, got 1"):
         check_clones("Pendulum-v1", steps=1)

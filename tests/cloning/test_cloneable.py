@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import socket
 import threading
+from contextlib import closing
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pygame
 import pytest
 from clone_law import act, assert_law, sample_actions
 from gymnasium import wrappers
@@ -25,6 +27,8 @@ from mppi_agent.cloning import (
     registry,
     unpack,
 )
+from mppi_agent.cloning.check import check_clones
+from mppi_agent.dynamics import EnvStepDynamics
 
 
 def test_copy_keeps_edits_of_model_and_attributes_where_deepcopy_loses_them():
@@ -68,6 +72,61 @@ def test_copies_never_render_and_the_renderer_of_the_original_stays():
     env.restore(twin.snapshot())
     assert env.unwrapped.mujoco_renderer is renderer is not None
     assert env.render_mode == "rgb_array"
+
+
+class Viewer:
+    """An object of the user's that holds a window and something that counts."""
+
+    def __init__(self) -> None:
+        self.screen = pygame.Surface((4, 4))
+        self.frames = 0
+
+
+class Drawn(gym.Env):
+    """Moves a rectangle of pygame, which is state, on a surface, which is not."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gym.spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self) -> None:
+        self.viewer = Viewer()
+        self.player = pygame.Rect(0, 0, 2, 2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.player.topleft = (0, 0)
+        return np.array(self.player.topleft), {}  # whole numbers, in a space of floats
+
+    def step(self, action):
+        self.player.move_ip(*(int(a) for a in np.sign(action)))
+        self.viewer.frames += 1
+        place = np.array(self.player.topleft) + 0.5
+        return place, float(self.viewer.frames), False, False, {}
+
+
+def test_windows_inside_objects_stay_and_what_pygame_counts_with_is_state():
+    env = Drawn()
+    screen = env.viewer.screen
+    assert check_clones(env).exact
+    assert env.viewer.screen is screen
+    assert Cloneable(env).private_copy().unwrapped.viewer.screen is None
+
+
+def test_whole_numbers_of_a_reset_are_floats_where_the_space_has_floats():
+    env = Cloneable(Drawn())
+    env.reset(seed=0)
+    assert env.last_observation.dtype == np.float32
+    with closing(EnvStepDynamics(env)) as dynamics:
+        simulations = dynamics.simulations(1)
+        simulations.restore([env.snapshot()])
+        assert simulations.step(np.ones((1, 2), np.float32)).observations[0, 0] == 1.5
+
+
+def test_files_open_for_writing_are_named(tmp_path):
+    env = Drawn()
+    with (tmp_path / "log.csv").open("w+") as env.log:
+        with pytest.raises(NotCloneableError, match=r"'log' .*open for writing"):
+            Cloneable(env)
 
 
 def test_an_env_that_was_never_reset_goes_on_from_a_state():

@@ -307,3 +307,32 @@ def test_steps_of_a_reset_and_a_second_limit_count_as_they_do_in_the_env(wrap, s
         length += 1
     assert length == steps
     assert EnvStepDynamics(Cloneable(make_wrapped())).max_episode_steps == steps
+
+
+class OneBuffer(Target):
+    """Writes every observation into one and the same array, whichever instance it is."""
+
+    seen = np.zeros(2, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.seen[:], info = super().reset(seed=seed)
+        return self.seen, info
+
+    def step(self, action):
+        self.seen[:], *rest = super().step(action)
+        return self.seen, *rest
+
+
+def test_observations_of_each_simulation_are_its_own_where_envs_share_a_buffer():
+    ours, theirs = (EnvStepDynamics(Cloneable(kind())) for kind in (OneBuffer, Target))
+    states = ours.initial_states(3, np.random.default_rng(0))
+    actions = np.arange(3, dtype=np.float32)[:, None]
+    stepped = []
+    for dynamics, starts in (
+        (ours, states),
+        (theirs, theirs.initial_states(3, np.random.default_rng(0))),
+    ):
+        simulations = dynamics.simulations(3)
+        simulations.restore(starts)
+        stepped.append(simulations.step(actions).observations)
+    np.testing.assert_array_equal(*stepped)

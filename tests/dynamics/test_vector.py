@@ -24,7 +24,8 @@ class DriftTask:
             new = np.where(np.abs(actions) > 1, np.nan, new)  # too strong: it breaks
         plain = new.astype(np.float32)
         seen = {"x": plain, "twice": 2 * plain} if self.shows_dict else plain
-        return new, seen, new.sum(axis=1), new[:, 0] > self.end_at
+        ends = (new[:, 0] > self.end_at).astype(int)  # whole numbers will do
+        return new, seen, new.sum(axis=1), ends
 
 
 class Drift(gym.Env):

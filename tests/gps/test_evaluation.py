@@ -19,6 +19,7 @@ def test_returns_equal_those_of_the_env_itself():
     dynamics, view = target_dynamics(), PolicyView(None, env.action_space)
     states = dynamics.initial_states(3, np.random.default_rng(0))
     result = evaluate(policy, view, dynamics.simulations(3), states, 7)
+    assert result.num_cut == 3
     expected = []
     for state in states:
         env.reset(seed=0)
