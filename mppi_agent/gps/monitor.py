@@ -19,10 +19,12 @@ Weights = dict[str, th.Tensor]
 _EVAL_SHARE = 0.05  # of simulated steps
 _MOST_COARSE_FAILURES = 3
 _TRUE_SHARE = 0.25  # of the training that always runs on the true model
+_MOST_LOST = 0.3  # of the progress from the first evaluation to the best
+_MOST_LOSSES = 3  # in a row, before training goes back to the best
 
 
 class Monitor:
-    """Evaluate the student now and then, keep its best weights, watch the coarse model.
+    """Evaluate the student now and then, keep its best weights, watch what misleads.
 
     Attributes:
         best_mean: Mean return of the best weights so far, undiscounted.
@@ -38,6 +40,8 @@ class Monitor:
         self._budget = StepBudget()
         self._coarse_failures = 0
         self._best_coarse_mean = -np.inf
+        self._first_mean = -np.inf
+        self._losses = 0
 
     def earn(self, sim_steps: int) -> None:
         """Grant evaluations their share beside `sim_steps` of samples."""
@@ -49,7 +53,8 @@ class Monitor:
         """Evaluate if it is time to.
 
         The coarse model is left for the true one when returns on it go on rising while those on
-        the true one do not, three evaluations in a row, or when training nears its end.
+        the true one do not, three evaluations in a row, or when training nears its end. A student
+        that has lost 30 % of its progress, three in a row, goes back to its best weights.
 
         Returns:
             Env steps simulated, and figures for the log.
@@ -76,7 +81,21 @@ class Monitor:
             self._coarse_failures = self._coarse_failures + 1 if misleads else 0
             if self._coarse_failures >= _MOST_COARSE_FAILURES:
                 engine.use_true_model()
+        if self._has_lost_its_way(result.mean) and self._best_weights is not None:
+            policy.load_state_dict(self._best_weights)
         return sim_steps, figures
+
+    def _has_lost_its_way(self, mean: float) -> bool:
+        """Say whether to go back to the best weights, which starts the count anew."""
+        if not np.isfinite(self._first_mean):
+            self._first_mean = mean
+        progress = self.best_mean - self._first_mean
+        is_loss = self.best_mean - mean > _MOST_LOST * progress > 0
+        self._losses = self._losses + 1 if is_loss else 0
+        if self._losses < _MOST_LOSSES:
+            return False
+        self._losses = 0
+        return True
 
     def offer(self, engine: Engine, policy: ActorCriticPolicy) -> Evaluation:
         """Evaluate the policy and keep its weights if they are the best so far."""

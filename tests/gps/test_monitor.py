@@ -102,6 +102,30 @@ def test_the_end_of_training_runs_on_the_true_model_however_rare_evaluations_are
     assert not engine.is_coarse
 
 
+@pytest.mark.parametrize(
+    ("means", "goes_back"),
+    [
+        ((0, 10, 6, 6, 6), True),
+        ((0, 10, 8, 8, 8), False),  # a fifth of its progress
+        ((0, 10, 6, 6, 9), False),
+        ((10, 6, 6, 6), False),  # there was no progress yet
+        ((-np.inf, 0, 10, 6, 6, 6), True),
+    ],
+)
+def test_a_student_that_has_lost_its_way_goes_back_to_its_best(means, goes_back):
+    monitor, policy = Monitor(0.99), make_policy()
+    engine = DictatedEngine(*((mean, 0) for mean in means))
+    best = None
+    for mean in means:
+        monitor.earn(1000)
+        with th.no_grad():
+            policy.action_net.bias.add_(1.0)
+        if mean == 10:
+            best = policy.action_net.bias.detach().clone()
+        monitor.look(engine, policy, 1.0)
+    assert th.equal(policy.action_net.bias, best) is goes_back
+
+
 def test_the_best_weights_are_measured_again_by_another_engine():
     monitor = Monitor(0.99)
     policy, best = worsened(monitor, DictatedEngine((3.0, 0.0)))
