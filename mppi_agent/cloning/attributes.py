@@ -22,7 +22,7 @@ from mppi_agent.cloning import exact_pickle
 from mppi_agent.cloning.aliases import aliases
 from mppi_agent.cloning.errors import NotCloneableError
 
-__all__ = ["AttributeCapture", "CapturedAttributes", "copy_instances", "copy_plain"]
+__all__ = ["AttributeCapture", "CapturedAttributes", "copy_instances", "copy_plain", "is_plain"]
 
 _IMMUTABLE = frozenset(
     {int, float, bool, complex, str, bytes, type(None), range, np.str_, np.bytes_}
@@ -179,7 +179,7 @@ class AttributeCapture:
                 immutable.append(name)
             elif self._scalars_only or _is_not_state(value, shared_ids):
                 others.append(name)
-            elif _is_plain(value):
+            elif is_plain(value):
                 plain.append(name)
             else:
                 objects.append(name)
@@ -287,7 +287,8 @@ def _is_immutable(value: Any) -> bool:
     return kind in _IMMUTABLE or (kind is tuple and _IMMUTABLE.issuperset(map(type, value)))
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Say whether `copy_plain` copies a value."""
     try:
         copy_plain(value)
     except _NotPlainError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf, isnan, nan
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from mppi_agent.cloning.attributes import copy_plain, is_plain
 from mppi_agent.cloning.cloneable import Cloneable, find_cloneable
 from mppi_agent.cloning.errors import CURES, NotCloneableError
+from mppi_agent.cloning.user_protocol import UserProtocolAdapter
 from mppi_agent.cloning.wrappers import layers_of, without_passive_wrappers
 from mppi_agent.interfaces import EnvState
 
@@ -24,6 +26,7 @@ _NUM_SNAPSHOTS = 12
 _REPLAY_STEPS = 15
 _MAX_MISMATCHES = 10
 _TOLERANCE = 1e-6
+_NO_ATTRIBUTES = ("_np_random", "_np_random_seed", "render_mode")  # of the env's own state
 
 
 class Verdict(StrEnum):
@@ -68,6 +71,8 @@ class CloneReport:
         tolerance: Largest `Mismatch.relative` that counts as tolerable.
         num_compared: Steps replayed and compared.
         num_terminated: Episode ends among the original steps, by the env itself.
+        not_restored: Where all replays agreed, attributes that the env's own `set_state` left as
+            they were. A counter that ends long episodes is one that no short replay can tell.
         reason: Why the env cannot be cloned, or its clones not be used; None without such a reason.
         backend: What would simulate the env, see `mppi_agent.check_cloneable`; None if not asked.
         steps_per_second: Env steps that the backend simulates per second; None as above.
@@ -79,6 +84,7 @@ class CloneReport:
     tolerance: float = _TOLERANCE
     num_compared: int = 0
     num_terminated: int = 0
+    not_restored: tuple[str, ...] = ()
     reason: str | None = None
     backend: str | None = None
     steps_per_second: float | None = None
@@ -106,6 +112,16 @@ class CloneReport:
         """The mismatch of the largest relative amount; None when exact."""
         return self.mismatches[0] if self.mismatches else None
 
+    @property
+    def note(self) -> str:
+        """Say what `not_restored` means; empty without any."""
+        if not self.not_restored:
+            return ""
+        return (
+            f"set_state() does not restore {', '.join(self.not_restored)}: return them from "
+            "get_state(), too, if a step reads them before it writes them"
+        )
+
     def __str__(self) -> str:
         rows = [("env", self.env_name), ("cloning", str(self.verdict))]
         if self.adapter is not None:
@@ -116,6 +132,8 @@ class CloneReport:
         if self.worst is not None:
             rows += [("worst", str(self.worst))]
             rows += [("mismatch", str(mismatch)) for mismatch in self.mismatches[1:]]
+        if self.not_restored:
+            rows += [("note", self.note)]
         if self.backend is not None:
             rows += [("backend", self.backend), ("speed", f"{self.steps_per_second:,.0f} steps/s")]
         if self.reason is not None:
@@ -183,6 +201,9 @@ def require_cloneable(cloneable: Cloneable, steps: int = 20) -> CloneReport:
         NotCloneableError: If a replay differed; the message holds the report.
     """
     report = check_clones(cloneable, steps)
+    if report.not_restored:
+        name = type(cloneable.unwrapped).__name__
+        warnings.warn(f"clones of {name}: {report.note}", stacklevel=2)
     if report.exact:
         return report
     said = f"a restored copy does not repeat what the env did.\n{report}"
@@ -200,6 +221,7 @@ class _Event:
     action: Any
     outcome: dict[str, Any]
     before: EnvState | None
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 def _check(
@@ -215,7 +237,7 @@ def _check(
     starts = [index for index, event in enumerate(events) if event.before is not None]
     # Two replays at a time from different states: shared memory between the two would show.
     pairs = zip(rng.permutation(starts), rng.permutation(starts), strict=True)
-    compared = 0
+    compared, not_restored = 0, set[str]()
     for own, others in pairs:
         replays = [
             _Replay("env itself", cloneable, events[own:][:_REPLAY_STEPS]),
@@ -227,6 +249,7 @@ def _check(
             for replay in replays:
                 mismatches += replay.advance()
         compared += sum(replay.num_compared for replay in replays)
+        not_restored |= {name for replay in replays for name in replay.not_restored}
     twin.close()
     mismatches.sort(key=lambda m: -inf if isnan(m.relative) else -m.relative)
     return CloneReport(
@@ -236,6 +259,7 @@ def _check(
         tolerance=tolerance,
         num_compared=compared,
         num_terminated=sum(bool(event.outcome.get("terminated")) for event in events),
+        not_restored=() if mismatches else tuple(sorted(not_restored)),
     )
 
 
@@ -244,12 +268,17 @@ class _Replay:
 
     def __init__(self, where: str, env: Cloneable, events: list[_Event]) -> None:
         self.num_compared = 0
+        self.not_restored: list[str] = []
         self._where, self._env, self._events = where, env, events
 
     def restore(self) -> None:
         state = self._events[0].before
         assert state is not None
         self._env.restore(state)
+        before, now = self._events[0].attributes, _own_attributes(self._env)
+        self.not_restored = [
+            name for name in before.keys() & now if _compare(before[name], now[name], "", 0)
+        ]
 
     def advance(self) -> list[Mismatch]:
         """Repeat one call; after a call that raised there is nothing more to compare."""
@@ -291,9 +320,10 @@ def _original_run(cloneable: Cloneable, steps: int, seed: int) -> list[_Event]:
     for step in range(steps):
         # An end may never come in a short run: one reset in the middle is certain.
         if must_reset or step == steps // 2:
-            state = cloneable.snapshot()
-            events.append(_Event(None, _call(cloneable, None), state))
+            state, attributes = cloneable.snapshot(), _own_attributes(cloneable)
+            events.append(_Event(None, _call(cloneable, None), state, attributes))
         state_or_none = cloneable.snapshot() if step % stride == 0 else None
+        attributes = _own_attributes(cloneable)
         if rng.random() < 0.5:  # held actions reach contacts and limits that noise does not
             action = _random_action(space, rng)
         try:
@@ -303,9 +333,21 @@ def _original_run(cloneable: Cloneable, steps: int, seed: int) -> list[_Event]:
                 f"{_name_of(cloneable)} failed by itself, before anything was restored: step "
                 f"{step + 1} with action {action} raised {type(error).__name__}: {error}"
             ) from error
-        events.append(_Event(action, outcome, state_or_none))
+        events.append(_Event(action, outcome, state_or_none, attributes))
         must_reset = bool(outcome["terminated"] or outcome["truncated"])
     return events
+
+
+def _own_attributes(cloneable: Cloneable) -> dict[str, Any]:
+    """Return numbers and such of an env that says itself what its state is; else nothing."""
+    if not isinstance(cloneable.adapter, UserProtocolAdapter):
+        return {}
+    attributes = vars(cloneable.unwrapped).items()
+    return {
+        name: copy_plain(value)
+        for name, value in attributes
+        if name not in _NO_ATTRIBUTES and is_plain(value)
+    }
 
 
 def _random_action(space: gym.Space, rng: np.random.Generator) -> Any:

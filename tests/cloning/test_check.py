@@ -170,6 +170,29 @@ def test_infos_that_differ_are_said_and_forgiven():
     assert report.worst.quantity == "info['steps_of_all']"
 
 
+class Counting(Rounding):
+    """Ends by a counter that its state forgets, long after any check."""
+
+    hidden_error = 0.0
+
+    def reset(self, *, seed=None, options=None):
+        self.num_steps, self.goal = 0, np.zeros(1)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.num_steps += 1
+        return *super().step(action)[:3], self.num_steps >= 500, {}
+
+
+def test_attributes_that_a_state_forgets_are_named():
+    report = check_clones(Counting())
+    assert report.exact and report.not_restored == ("num_steps",)
+    assert "set_state() does not restore num_steps" in str(report)
+    with pytest.warns(UserWarning, match="clones of Counting: set_state.* num_steps"):
+        require_cloneable(Cloneable(Counting()))
+    assert check_clones("Pendulum-v1").not_restored == ()
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [
