@@ -19,7 +19,7 @@ Weights = dict[str, th.Tensor]
 _EVAL_SHARE = 0.05  # of simulated steps
 _MOST_COARSE_FAILURES = 3
 _TRUE_SHARE = 0.25  # of the training that always runs on the true model
-_MOST_LOST = 0.3  # of the progress from the first evaluation to the best
+_MOST_LOST = 0.3  # of the progress since the first evaluation
 _MOST_LOSSES = 3  # in a row, before training goes back to the best
 
 
@@ -52,9 +52,10 @@ class Monitor:
     ) -> tuple[int, dict[str, float]]:
         """Evaluate if it is time to.
 
-        The coarse model is left for the true one when returns on it go on rising while those on
-        the true one do not, three evaluations in a row, or when training nears its end. A student
-        that has lost 30 % of its progress, three in a row, goes back to its best weights.
+        The coarse model is left for the true one when three evaluations in a row on the true one,
+        none of them the best so far, lack 30 % of the progress that the coarse one shows, or
+        returns on that go on rising; and when training nears its end. A student that has lost 30 %
+        of its progress, three in a row, goes back to its best weights.
 
         Returns:
             Env steps simulated, and figures for the log.
@@ -72,23 +73,29 @@ class Monitor:
             "student/value_r2": self.value_r2,
             "student/best_mean_reward": self.best_mean,
         }
+        if not np.isfinite(self._first_mean):
+            self._first_mean = result.mean
         if engine.is_coarse:
             coarse = engine.evaluate(policy, on_coarse=True)
             sim_steps += coarse.sim_steps
             figures["student/coarse_mean_reward"] = coarse.mean
-            misleads = result.mean < self.best_mean and coarse.mean >= self._best_coarse_mean
-            self._best_coarse_mean = max(self._best_coarse_mean, coarse.mean)
-            self._coarse_failures = self._coarse_failures + 1 if misleads else 0
-            if self._coarse_failures >= _MOST_COARSE_FAILURES:
+            if self._is_misled(result.mean, coarse.mean):
                 engine.use_true_model()
         if self._has_lost_its_way(result.mean) and self._best_weights is not None:
             policy.load_state_dict(self._best_weights)
         return sim_steps, figures
 
+    def _is_misled(self, mean: float, coarse_mean: float) -> bool:
+        """Say whether to leave the coarse model: it promised what the true one did not keep."""
+        is_record = coarse_mean >= self._best_coarse_mean
+        self._best_coarse_mean = max(self._best_coarse_mean, coarse_mean)
+        unkept = coarse_mean - mean > _MOST_LOST * (coarse_mean - self._first_mean) > 0
+        misleads = mean < self.best_mean and (is_record or unkept)
+        self._coarse_failures = self._coarse_failures + 1 if misleads else 0
+        return self._coarse_failures >= _MOST_COARSE_FAILURES
+
     def _has_lost_its_way(self, mean: float) -> bool:
         """Say whether to go back to the best weights, which starts the count anew."""
-        if not np.isfinite(self._first_mean):
-            self._first_mean = mean
         progress = self.best_mean - self._first_mean
         is_loss = self.best_mean - mean > _MOST_LOST * progress > 0
         self._losses = self._losses + 1 if is_loss else 0

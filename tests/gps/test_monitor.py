@@ -88,6 +88,20 @@ def test_a_coarse_model_that_only_helps_itself_is_left():
     assert not engine.is_coarse
 
 
+@pytest.mark.parametrize(
+    ("pairs", "is_left"),
+    [
+        (((0, 0), (10, 10), (5, 9), (5, 9), (5, 9)), True),
+        (((0, 0), (10, 10), (5, 6), (5, 6), (5, 6)), False),  # worse on both
+        (((0, 0), (10, 10), (5, 9), (8, 9), (5, 9)), False),
+    ],
+)
+def test_a_coarse_model_whose_promises_the_true_one_does_not_keep_is_left(pairs, is_left):
+    engine = DictatedEngine(*pairs)
+    look(engine, len(pairs))
+    assert engine.is_coarse is not is_left
+
+
 def test_the_end_of_training_runs_on_the_true_model():
     engine = DictatedEngine((1, 1))
     look(engine, 1, progress_remaining=0.1)
